@@ -1,0 +1,1 @@
+//! runtree beside its references, as ratios of medians.

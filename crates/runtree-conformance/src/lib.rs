@@ -1,0 +1,1 @@
+//! The public suite that any run repository must pass.

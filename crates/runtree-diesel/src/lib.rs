@@ -1,0 +1,1 @@
+//! Run repositories on SQLite and PostgreSQL.

@@ -1,0 +1,1 @@
+//! The store of runs: traits, records, queries, errors and a backend in memory.

@@ -1,0 +1,1 @@
+//! Git repositories made for one test, by the real git program.

@@ -1,0 +1,1 @@
+//! The life of a git worktree: added whole, listed, salvaged, removed, restored.

@@ -1,0 +1,1 @@
+//! Durable runs in isolated git worktrees, for Rust services.

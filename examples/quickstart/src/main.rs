@@ -1,0 +1,3 @@
+//! The main job of runtree in one program.
+
+fn main() {}

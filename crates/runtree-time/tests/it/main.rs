@@ -1,0 +1,14 @@
+//! The integration tests of the crate, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the message")]
+
+mod clock;
+mod convert;
+mod corpus;
+mod errors;
+#[cfg(feature = "serde")]
+mod forms;
+mod laws;
+mod policies;
+mod ranges;
+mod values;

@@ -1,0 +1,6 @@
+//! One binary for the tests of the repository's contract: the memory backend keeps it, broken ones do not get past the suite.
+
+mod broken;
+mod memory;
+mod rejected;
+mod sins;

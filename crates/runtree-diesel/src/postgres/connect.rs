@@ -1,0 +1,332 @@
+//! Connections: how one is made, what it is set to, and what its failures mean.
+
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use diesel_async::pooled_connection::PoolableConnection;
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use runtree_repository::{ErrorKind, RepositoryError};
+use tokio_postgres::config::{Config, Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Connection, NoTls, Socket};
+
+use super::error;
+
+/// The oldest server that the statements are written for.
+const OLDEST_SERVER: u32 = 15;
+
+/// How long a peer that stopped answering on the network keeps a connection.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every connection of a repository has in common.
+pub(super) struct Connector {
+    config: Config,
+    target: String,
+    settings: String,
+    connect_timeout: Duration,
+}
+
+impl Connector {
+    /// Reads the URL, without connecting.
+    pub(super) fn new(
+        url: &str,
+        schema: Option<&str>,
+        connect_timeout: Duration,
+        busy_timeout: Duration,
+    ) -> Result<Self, RepositoryError> {
+        let mut config = parse(url)?;
+        config.connect_timeout(connect_timeout);
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(NETWORK_TIMEOUT);
+        }
+        config.keepalives_idle(NETWORK_TIMEOUT);
+        if config.get_application_name().is_none() {
+            config.application_name("runtree");
+        }
+        let target = target(&config);
+        Ok(Self {
+            config,
+            target,
+            settings: settings(schema, busy_timeout),
+            connect_timeout,
+        })
+    }
+
+    /// Names the server and the database for people, without the password.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// How long connecting may take.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Connects and sets the connection up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when nobody answers in time, [`ErrorKind::Configuration`] when the server refuses, and
+    /// [`ErrorKind::Unsupported`] when it is not one that keeps the promises.
+    pub(super) async fn connect(&self) -> Result<AsyncPgConnection, RepositoryError> {
+        match tokio::time::timeout(self.connect_timeout, self.connect_unbounded()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(RepositoryError::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "{} did not answer within {:?}",
+                    self.target, self.connect_timeout
+                ),
+            )),
+        }
+    }
+
+    async fn connect_unbounded(&self) -> Result<AsyncPgConnection, RepositoryError> {
+        let (client, connection) = self
+            .config
+            .connect(NoTls)
+            .await
+            .map_err(|error| self.refused(error))?;
+        self.check_server(&connection)?;
+        let doing = || format!("set up a connection to {}", self.target);
+        let mut connection = AsyncPgConnection::try_from_client_and_connection(client, connection)
+            .await
+            .map_err(|failure| {
+                RepositoryError::new(ErrorKind::Unavailable, format!("failed to {}", doing()))
+                    .with_source(failure)
+            })?;
+        // As many texts as there are statements; the default limit must not push one out.
+        connection.set_prepared_statement_cache_size(diesel::connection::CacheSize::Unbounded);
+        connection
+            .batch_execute(&self.settings)
+            .await
+            .map_err(|failure| error::classified(failure, &doing()))?;
+        Ok(connection)
+    }
+
+    /// Refuses servers on which the statements mean something else; all from what the server says at the start.
+    fn check_server(
+        &self,
+        connection: &Connection<Socket, NoTlsStream>,
+    ) -> Result<(), RepositoryError> {
+        let refuse = |why: String| {
+            Err(RepositoryError::new(
+                ErrorKind::Unsupported,
+                format!("{} {why}", self.target),
+            ))
+        };
+        let version = connection.parameter("server_version").unwrap_or_default();
+        let major = version
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .and_then(|major| major.parse::<u32>().ok());
+        if major.is_none_or(|major| major < OLDEST_SERVER) {
+            return refuse(format!(
+                "runs PostgreSQL {version:?}; version {OLDEST_SERVER} or newer is needed"
+            ));
+        }
+        match connection.parameter("server_encoding") {
+            Some("UTF8") | None => Ok(()),
+            Some(encoding) => refuse(format!(
+                "stores text as {encoding}; only UTF8 holds every text"
+            )),
+        }
+    }
+
+    fn refused(&self, failure: tokio_postgres::Error) -> RepositoryError {
+        let target = &self.target;
+        let (kind, message) = match failure.as_db_error() {
+            Some(answer) => {
+                let why = answer.message();
+                match *answer.code() {
+                    SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => (
+                        ErrorKind::Configuration,
+                        format!("{target} refused the user or the password: {why}"),
+                    ),
+                    SqlState::INVALID_CATALOG_NAME => (
+                        ErrorKind::Configuration,
+                        format!("the database of {target} does not exist: {why}"),
+                    ),
+                    SqlState::TOO_MANY_CONNECTIONS | SqlState::CANNOT_CONNECT_NOW => (
+                        ErrorKind::Unavailable,
+                        format!("{target} takes no connections now: {why}"),
+                    ),
+                    _ => (
+                        ErrorKind::Configuration,
+                        format!("{target} refused the connection: {why}"),
+                    ),
+                }
+            }
+            // The driver keeps its kinds to itself; what failed on the way to the server has an I/O error as its source.
+            None if is_io(&failure) => (
+                ErrorKind::Unavailable,
+                format!("{target} cannot be reached"),
+            ),
+            None => (
+                ErrorKind::Configuration,
+                format!("no connection to {target}: {failure}"),
+            ),
+        };
+        RepositoryError::new(kind, message).with_source(failure)
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The pool's way to make connections; one that is closed or stands in a broken transaction is not handed out again.
+impl Manager for Connector {
+    type Type = AsyncPgConnection;
+    type Error = RepositoryError;
+
+    async fn create(&self) -> Result<AsyncPgConnection, RepositoryError> {
+        self.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut AsyncPgConnection,
+        _: &Metrics,
+    ) -> RecycleResult<RepositoryError> {
+        if connection.is_broken() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        Ok(())
+    }
+}
+
+fn parse(url: &str) -> Result<Config, RepositoryError> {
+    let refuse = |message: &str| Err(RepositoryError::new(ErrorKind::Configuration, message));
+    const NO_TLS: &str = "the PostgreSQL URL asks for TLS, which this version of runtree does not speak; nothing was sent in plain \
+                          text; reach the server through a Unix socket or a tunnel and say sslmode=disable";
+    if url.contains("sslmode=verify") {
+        return refuse(NO_TLS);
+    }
+    // The parser's own words may quote a part of the password; and a password with an unescaped @ makes a part of it a host.
+    let is_plain = |host: &Host| !matches!(host, Host::Tcp(name) if name.contains('@'));
+    let config = url
+        .parse::<Config>()
+        .ok()
+        .filter(|config| config.get_hosts().iter().all(is_plain));
+    let Some(config) = config else {
+        return refuse(
+            "the PostgreSQL URL cannot be read; it has the form postgres://user:password@host:port/database, with special \
+             characters of the password percent-encoded",
+        );
+    };
+    match config.get_ssl_mode() {
+        SslMode::Disable | SslMode::Prefer => Ok(config),
+        // The modes are an open set, and each but those two asks for TLS.
+        SslMode::Require | _ => refuse(NO_TLS),
+    }
+}
+
+fn target(config: &Config) -> String {
+    let port = |at: usize| {
+        config
+            .get_ports()
+            .get(at)
+            .or(config.get_ports().first())
+            .copied()
+            .unwrap_or(5432)
+    };
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(at, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
+            Host::Unix(directory) => directory.display().to_string(),
+        })
+        .collect();
+    let database = config
+        .get_dbname()
+        .or(config.get_user())
+        .unwrap_or("(unnamed)");
+    format!(
+        "the database {database} on {}",
+        if hosts.is_empty() {
+            "(no host)".to_owned()
+        } else {
+            hosts.join(", ")
+        }
+    )
+}
+
+/// What each connection is set to, whatever the server, the role or the database have as their defaults.
+fn settings(schema: Option<&str>, busy_timeout: Duration) -> String {
+    let lock_timeout = busy_timeout.as_millis().clamp(1, 2_147_483_647);
+    let search_path = schema
+        .map(|schema| format!("SET search_path = \"{schema}\";"))
+        .unwrap_or_default();
+    format!(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        SET lock_timeout = {lock_timeout};
+        -- One plan for each statement: from row to row by index. A plan made for the rows that the planner guesses (a tenth of the
+        -- table, where the limit is a value; none, where the statistics are from a quiet hour) reads whole tables instead.
+        SET plan_cache_mode = force_generic_plan;
+        SET enable_seqscan = off;
+        SET enable_hashjoin = off;
+        SET enable_mergejoin = off;
+        SET jit = off;
+        {search_path}
+        -- What is acknowledged must last; a level above the local disk is left as it is.
+        SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+        -- Failures are told apart by their text; where the role may not choose the language, the server's is taken.
+        SELECT set_config('lc_messages', 'C', false) WHERE has_parameter_privilege('lc_messages', 'SET');"
+    )
+}
+
+fn is_io(failure: &tokio_postgres::Error) -> bool {
+    let mut source = std::error::Error::source(failure);
+    while let Some(error) = source {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    failure.is_closed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        let error =
+            Connector::new(url, None, Duration::from_secs(1), Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        format!("{error} {error:?}")
+    }
+
+    #[test]
+    fn a_url_that_demands_tls_is_refused_rather_than_served_in_plain_text() {
+        for mode in ["require", "verify-ca", "verify-full"] {
+            let error = refused(&format!("postgres://u:secret@h/db?sslmode={mode}"));
+            assert!(error.contains("asks for TLS"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_text_shows_the_password() {
+        let connector = Connector::new(
+            "postgres://u:secret@h:7/db",
+            None,
+            Duration::from_secs(1),
+            Duration::from_secs(1),
+        )
+        .unwrap();
+        assert_eq!(connector.target(), "the database db on h:7");
+        assert!(!format!("{connector:?}").contains("secret"));
+        for unescaped in ["postgres://u:hun@ter2@h/db", "postgres://u:hun@ter2:x@h/db"] {
+            let error = refused(unescaped);
+            assert!(!error.contains("hun") && !error.contains("ter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Takes runs away from owners that are gone.
+
+use async_trait::async_trait;
+use diesel::QueryableByName;
+use diesel::sql_types::BigInt;
+use runtree_repository::{
+    HostName, Lease, LeaseRef, RepositoryError, Rescue, RescueRuns, Rescued, Token,
+};
+
+use super::{PostgresRepository, sql};
+use crate::row::{LeaseRow, RunRow, count};
+
+#[derive(QueryableByName)]
+struct RescuedRow {
+    #[diesel(embed)]
+    run: RunRow,
+    #[diesel(sql_type = BigInt)]
+    seen_token: i64,
+}
+
+#[async_trait]
+impl RescueRuns for PostgresRepository {
+    async fn leases(&self, host: Option<&HostName>) -> Result<Vec<Lease>, RepositoryError> {
+        let statement = || {
+            self.statement(sql::LEASES)
+                .text_or_null(host.map(AsRef::as_ref))
+        };
+        let rows: Vec<LeaseRow> = self.read("read leases", statement).await?;
+        rows.into_iter().map(LeaseRow::decode).collect()
+    }
+
+    async fn rescue(&self, rescue: &Rescue) -> Result<Vec<Rescued>, RepositoryError> {
+        let dead = &rescue.proven_dead;
+        let statement = || {
+            self.statement(sql::RESCUE)
+                .ids(dead.iter().map(|lease| *lease.run.as_bytes()))
+                .ints(
+                    dead.iter()
+                        .map(|lease| i64::from(lease.token.get()))
+                        .collect(),
+                )
+                .int(super::count(rescue.limit))
+                .ids(rescue.spare.iter().map(|run| *run.as_bytes()))
+        };
+        let rows: Vec<RescuedRow> = self.write("rescue runs", statement).await?;
+        rows.into_iter()
+            .map(|row| {
+                let run = row.run.decode()?;
+                let lease = LeaseRef {
+                    run: run.id,
+                    token: Token::new(count("token", row.seen_token)?),
+                };
+                Ok(Rescued::new(lease, run))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,280 @@
+//! How a run ends or waits again, whoever moves it: the statements and what follows them in the same transaction.
+
+use runtree_repository::id::RunId;
+use runtree_repository::status::{EndReason, Event, RunStatus};
+use runtree_repository::time::Timestamp;
+use runtree_repository::{
+    ErrorKind, ErrorText, EventKind, LeaseRef, Outcome, RepositoryError, Run, Token, Write,
+};
+use serde_json::json;
+
+use super::sql::Transaction;
+use super::statement::Statement;
+use super::{own, worktree};
+
+/// Ends a run for good: ?3 is the status, ?4 the reason, ?5 now. More changes and the guard follow.
+macro_rules! end_run {
+    ($changes:literal, $guard:literal) => {
+        concat!(
+            "UPDATE runtree_runs SET status = ?3, end_reason = ?4, ended_at = max(?5, coalesce(started_at, created_at)), ",
+            "updated_at = max(?5, updated_at)", $changes, " WHERE namespace = ?1 AND id = ?2 AND ended_at IS NULL AND ", $guard
+        )
+    };
+}
+pub(super) use end_run;
+
+/// Lets a run wait again: ?3 is when it may start, ?4 now. More changes and the guard follow.
+macro_rules! wait_again {
+    ($changes:literal, $guard:literal) => {
+        concat!(
+            "UPDATE runtree_runs SET status = 'pending', available_at = ?3, updated_at = max(?4, updated_at)", $changes,
+            " WHERE namespace = ?1 AND id = ?2 AND ended_at IS NULL AND ", $guard
+        )
+    };
+}
+pub(super) use wait_again;
+
+/// What the transition table says of an event that ends runs.
+#[derive(Clone, Copy)]
+pub(super) struct Ending {
+    pub(super) status: RunStatus,
+    pub(super) reason: EndReason,
+}
+
+impl Ending {
+    /// # Errors
+    /// [`ErrorKind::Internal`] for an event that ends nothing.
+    pub(super) fn of(event: Event) -> Result<Self, RepositoryError> {
+        let transition = event.transition();
+        match (transition.to, transition.end_reason) {
+            (Some(status), Some(reason)) => Ok(Self { status, reason }),
+            (_, _) => Err(RepositoryError::new(
+                ErrorKind::Internal,
+                format!("the event {event} ends no run"),
+            )),
+        }
+    }
+
+    /// The first five values of [`end_run`].
+    pub(super) fn statement<'v>(
+        &'v self,
+        transaction: &Transaction<'v>,
+        sql: &'static str,
+        id: &'v RunId,
+    ) -> Statement<'v> {
+        transaction
+            .here(sql)
+            .bind(id.as_bytes())
+            .bind(self.status.as_str())
+            .bind(self.reason.as_str())
+            .bind(transaction.now().as_unix_micros())
+    }
+
+    /// Does what follows the statement: the lease goes, the history grows, the worktrees are kept or marked for clean-up.
+    pub(super) fn follow_up(
+        self,
+        transaction: &mut Transaction<'_>,
+        id: RunId,
+        token: Token,
+    ) -> Result<(), RepositoryError> {
+        drop_lease(transaction, id)?;
+        let kind = match self.status {
+            RunStatus::Completed => EventKind::Completed,
+            RunStatus::Killed => EventKind::Killed,
+            RunStatus::Failed
+            | RunStatus::Pending
+            | RunStatus::Running
+            | RunStatus::Unknown(_)
+            | _ => EventKind::Failed,
+        };
+        transaction.record(
+            id,
+            kind,
+            token,
+            Some(&json!({ "reason": self.reason.as_str() })),
+        )?;
+        worktree::leave(transaction, id, token)
+    }
+}
+
+/// Applies an owner's outcome.
+pub(super) fn end(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    outcome: &Outcome,
+) -> Result<Write<Run>, RepositoryError> {
+    let id = lease.run;
+    let (event, is_done) = match outcome {
+        Outcome::Completed { result } => {
+            let is_done = complete(transaction, lease)?;
+            if let Some(result) = result.as_ref().filter(|_| is_done) {
+                const RESULT: &str = "UPDATE runtree_run_payloads SET result = ?3 WHERE namespace = ?1 AND run_id = ?2";
+                transaction.execute(
+                    transaction
+                        .here(RESULT)
+                        .bind(id.as_bytes())
+                        .bind(result.to_string()),
+                )?;
+            }
+            (Event::Complete, is_done)
+        }
+        Outcome::Failed { error, retry_after } => {
+            let retry_at = retry_after.map(|delay| transaction.now().saturating_add(delay));
+            (Event::Fail, fail(transaction, lease, error, retry_at)?)
+        }
+        Outcome::Killed | _ => {
+            const KILLED: &str = end_run!("", "status = 'running' AND token = ?6");
+            (
+                Event::AcknowledgeCancel,
+                end_by(transaction, lease, Event::AcknowledgeCancel, KILLED)?,
+            )
+        }
+    };
+    if is_done {
+        return Ok(Write::Applied(transaction.written_run(id)?));
+    }
+    match transaction.run(id)? {
+        Some(run) if run.token == lease.token && has_ended_so(&run, outcome) => {
+            Ok(Write::Already(run))
+        }
+        Some(_) | None => own::stale(transaction, lease, event.as_str()),
+    }
+}
+
+/// Gives a run back, or ends it when somebody wants it to stop.
+pub(super) fn release(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+) -> Result<Write<Run>, RepositoryError> {
+    const KILLED: &str = end_run!(
+        "",
+        "status = 'running' AND token = ?6 AND cancel_requested_at IS NOT NULL"
+    );
+    const RELEASED: &str = wait_again!(
+        ", attempts = max(attempts - 1, 0)",
+        "status = 'running' AND token = ?5 AND cancel_requested_at IS NULL"
+    );
+    let id = lease.run;
+    if end_by(transaction, lease, Event::AcknowledgeCancel, KILLED)? {
+        return Ok(Write::Applied(transaction.written_run(id)?));
+    }
+    if wait(transaction, lease, RELEASED, transaction.now())? {
+        transaction.record(id, EventKind::Released, lease.token, None)?;
+        return Ok(Write::Applied(transaction.written_run(id)?));
+    }
+    own::stale(transaction, lease, Event::Release.as_str())
+}
+
+/// Takes the lease away.
+pub(super) fn drop_lease(
+    transaction: &mut Transaction<'_>,
+    id: RunId,
+) -> Result<(), RepositoryError> {
+    const SQL: &str = "DELETE FROM runtree_run_leases WHERE namespace = ?1 AND run_id = ?2";
+    transaction.execute(transaction.here(SQL).bind(id.as_bytes()))?;
+    Ok(())
+}
+
+fn complete(transaction: &mut Transaction<'_>, lease: LeaseRef) -> Result<bool, RepositoryError> {
+    const COMPLETED: &str = end_run!(
+        "",
+        "status = 'running' AND token = ?6 AND EXISTS (SELECT 1 FROM runtree_run_leases l \
+             WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5)"
+    );
+    end_by(transaction, lease, Event::Complete, COMPLETED)
+}
+
+/// Ends a failed attempt: `killed` when somebody wants it, waiting again when there is another attempt, else `failed`.
+fn fail(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    error: &ErrorText,
+    retry_at: Option<Timestamp>,
+) -> Result<bool, RepositoryError> {
+    const KILLED: &str = end_run!(
+        "",
+        "status = 'running' AND token = ?6 AND cancel_requested_at IS NOT NULL"
+    );
+    const RETRIED: &str = wait_again!(
+        "",
+        "status = 'running' AND token = ?5 AND cancel_requested_at IS NULL AND attempts < max_attempts"
+    );
+    const FAILED: &str = end_run!(
+        "",
+        "status = 'running' AND token = ?6 AND cancel_requested_at IS NULL"
+    );
+    let is_done = end_by(transaction, lease, Event::FailCancelled, KILLED)?
+        || match retry_at {
+            Some(at) if wait(transaction, lease, RETRIED, at)? => {
+                let detail = json!({ "available_at": at });
+                transaction.record(
+                    lease.run,
+                    EventKind::RetryPlanned,
+                    lease.token,
+                    Some(&detail),
+                )?;
+                true
+            }
+            Some(_) | None => end_by(transaction, lease, Event::Fail, FAILED)?,
+        };
+    if is_done {
+        const ERROR: &str =
+            "UPDATE runtree_run_payloads SET error = ?3 WHERE namespace = ?1 AND run_id = ?2";
+        transaction.execute(
+            transaction
+                .here(ERROR)
+                .bind(lease.run.as_bytes())
+                .bind(error.as_str()),
+        )?;
+    }
+    Ok(is_done)
+}
+
+/// Executes a statement of [`end_run`] whose guard asks for the owner's token as ?6, and what follows.
+fn end_by(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    event: Event,
+    sql: &'static str,
+) -> Result<bool, RepositoryError> {
+    let ending = Ending::of(event)?;
+    let statement = ending
+        .statement(transaction, sql, &lease.run)
+        .bind(lease.token.get());
+    let is_done = transaction.applies(statement)?;
+    if is_done {
+        ending.follow_up(transaction, lease.run, lease.token)?;
+    }
+    Ok(is_done)
+}
+
+/// Executes a statement of [`wait_again`] whose guard asks for the owner's token as ?5; the lease goes.
+fn wait(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    sql: &'static str,
+    at: Timestamp,
+) -> Result<bool, RepositoryError> {
+    let statement = transaction
+        .here(sql)
+        .bind(lease.run.as_bytes())
+        .bind(at.as_unix_micros())
+        .bind(transaction.now().as_unix_micros())
+        .bind(lease.token.get());
+    let is_done = transaction.applies(statement)?;
+    if is_done {
+        drop_lease(transaction, lease.run)?;
+    }
+    Ok(is_done)
+}
+
+/// Tells whether the run ended as this outcome would have ended it.
+fn has_ended_so(run: &Run, outcome: &Outcome) -> bool {
+    let status = match outcome {
+        Outcome::Completed { .. } => RunStatus::Completed,
+        Outcome::Failed { .. } if run.cancel.is_some() => RunStatus::Killed,
+        Outcome::Failed { .. } => RunStatus::Failed,
+        Outcome::Killed | _ => RunStatus::Killed,
+    };
+    run.has_ended() && run.status == status
+}

@@ -1,0 +1,329 @@
+//! What owners do while they own a run: claim it, prolong the lease, and tell how far it is.
+
+use async_trait::async_trait;
+use runtree_repository::id::RunId;
+use runtree_repository::status::Event;
+use runtree_repository::{
+    Claim, ClaimOf, Claimed, EventKind, LeaseRef, LeaseTime, Outcome, OwnRuns, Position,
+    ProcessMark, Renewal, RepositoryError, Run, Token, WorktreeKey, WorktreeRecord, WorktreeSite,
+    Write,
+};
+use serde_json::json;
+
+use super::SqliteRepository;
+use super::rows::ClaimedRow;
+use super::sql::{Transaction, plain};
+use super::statement::Value;
+use super::{end, worktree};
+use crate::row::{WorktreeRow, persistence_word, worktree_columns};
+
+#[async_trait]
+impl OwnRuns for SqliteRepository {
+    async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, RepositoryError> {
+        let claim = claim.clone();
+        self.write("claim runs", move |transaction| {
+            claim_runs(transaction, &claim)
+        })
+        .await
+    }
+
+    async fn renew(
+        &self,
+        leases: &[LeaseRef],
+        lease_time: LeaseTime,
+    ) -> Result<Vec<Renewal>, RepositoryError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let leases = leases.to_vec();
+        self.write("renew leases", move |transaction| {
+            leases
+                .iter()
+                .map(|lease| renew(transaction, *lease, lease_time))
+                .collect()
+        })
+        .await
+    }
+
+    async fn record_child(
+        &self,
+        lease: LeaseRef,
+        child: &ProcessMark,
+    ) -> Result<Write<()>, RepositoryError> {
+        let child = child.clone();
+        self.write("record a process", move |transaction| {
+            record_child(transaction, lease, &child)
+        })
+        .await
+    }
+
+    async fn worktree_ready(
+        &self,
+        lease: LeaseRef,
+    ) -> Result<Write<WorktreeRecord>, RepositoryError> {
+        self.write("record a worktree", move |transaction| {
+            worktree_ready(transaction, lease)
+        })
+        .await
+    }
+
+    async fn end(&self, lease: LeaseRef, outcome: &Outcome) -> Result<Write<Run>, RepositoryError> {
+        outcome.check()?;
+        let outcome = outcome.clone();
+        self.write("end a run", move |transaction| {
+            end::end(transaction, lease, &outcome)
+        })
+        .await
+    }
+
+    async fn release(&self, lease: LeaseRef) -> Result<Write<Run>, RepositoryError> {
+        self.write("release a run", move |transaction| {
+            end::release(transaction, lease)
+        })
+        .await
+    }
+}
+
+/// What may be claimed: ?2 is now, ?3 tells whether there is a site for worktrees.
+macro_rules! claim_guard {
+    () => {
+        "status = 'pending' AND ended_at IS NULL AND cancel_requested_at IS NULL AND available_at <= ?2 \
+         AND (worktree_name IS NULL OR ?3)"
+    };
+}
+
+/// The guard of a claim stands twice, in the choice and in the change.
+macro_rules! claim_of {
+    ($index:literal, $which:literal) => {
+        concat!(
+            "UPDATE runtree_runs SET status = 'running', token = token + 1, attempts = attempts + 1, ",
+            "started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) ",
+            "WHERE namespace = ?1 AND id IN (SELECT id FROM runtree_runs", $index, " WHERE namespace = ?1 AND ",
+            claim_guard!(), $which, " ORDER BY priority DESC, created_at, id LIMIT ?4) AND ",
+            claim_guard!(), " RETURNING id, attempts, token"
+        )
+    };
+}
+
+pub(super) const CLAIM_ANY: &str = claim_of!(" INDEXED BY runtree_runs_claim", "");
+pub(super) const CLAIM_WORKFLOWS: &str = claim_of!(
+    " INDEXED BY runtree_runs_claim",
+    " AND workflow IN (SELECT value FROM json_each(?5))"
+);
+pub(super) const CLAIM_RUN: &str = claim_of!("", " AND id = ?5");
+
+fn claim_runs(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+) -> Result<Vec<Claimed>, RepositoryError> {
+    let now = transaction.now();
+    let (sql, which): (_, Option<Value<'_>>) = match &claim.of {
+        ClaimOf::Workflows(workflows) => {
+            (CLAIM_WORKFLOWS, Some(json!(workflows).to_string().into()))
+        }
+        ClaimOf::Run(id) => (CLAIM_RUN, Some(id.as_bytes().into())),
+        ClaimOf::Any | _ => (CLAIM_ANY, None),
+    };
+    let statement = transaction
+        .here(sql)
+        .bind(now.as_unix_micros())
+        .bind(i64::from(claim.site.is_some()))
+        .bind(Value::count(claim.limit.get()))
+        .bind_all(which);
+    let mut claimed = Vec::new();
+    for row in transaction.rows::<ClaimedRow>(statement)? {
+        let (id, attempt, token) = row.decode()?;
+        claimed.push(own(
+            transaction,
+            claim,
+            LeaseRef { run: id, token },
+            attempt,
+        )?);
+    }
+    // The database changes rows in an order of its own.
+    claimed.sort_by_key(|claimed| {
+        (
+            std::cmp::Reverse(claimed.run.priority),
+            Position::of(&claimed.run),
+        )
+    });
+    Ok(claimed)
+}
+
+/// Writes the lease, the worktree and the event of one claimed run.
+fn own(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+    lease: LeaseRef,
+    attempt: u32,
+) -> Result<Claimed, RepositoryError> {
+    const LEASE: &str = "INSERT OR REPLACE INTO runtree_run_leases \
+         (namespace, run_id, owner_id, owner_host, owner_process, heartbeat_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let expires_at = transaction.now().saturating_add(claim.lease_time.get());
+    let statement = transaction
+        .here(LEASE)
+        .bind(lease.run.as_bytes())
+        .bind(claim.owner.id.as_bytes())
+        .bind(claim.owner.host.as_str())
+        .bind(claim.owner.process.as_str())
+        .bind(transaction.now().as_unix_micros())
+        .bind(expires_at.as_unix_micros());
+    transaction.execute(statement)?;
+    let detail = json!({ "attempt": attempt, "owner": claim.owner.id, "host": claim.owner.host });
+    transaction.record(lease.run, EventKind::Claimed, lease.token, Some(&detail))?;
+    let run = transaction.written_run(lease.run)?;
+    let worktree = match &claim.site {
+        Some(site) => give_worktree(transaction, &run, lease.token, site)?,
+        None => None,
+    };
+    Ok(Claimed::new(lease, expires_at, run, worktree))
+}
+
+/// Hands on the worktree that an earlier attempt left on this site, or plans one.
+fn give_worktree(
+    transaction: &mut Transaction<'_>,
+    run: &Run,
+    token: Token,
+    site: &WorktreeSite,
+) -> Result<Option<WorktreeRecord>, RepositoryError> {
+    let Some(wanted) = &run.worktree else {
+        return Ok(None);
+    };
+    let now = transaction.now();
+    const HAND_ON: &str = "UPDATE runtree_run_worktrees \
+         SET held_by = ?5, state = CASE state WHEN 'kept' THEN 'ready' ELSE state END, updated_at = max(?6, updated_at) \
+         WHERE namespace = ?1 AND run_id = ?2 AND planned_by = (SELECT max(planned_by) FROM runtree_run_worktrees \
+             WHERE namespace = ?1 AND run_id = ?2 AND host = ?3 AND git_repository = ?4 AND state IN ('adding', 'ready', 'kept'))";
+    let hand_on = transaction
+        .here(HAND_ON)
+        .bind(run.id.as_bytes())
+        .bind(site.host.as_str())
+        .bind(site.git_repository.as_str())
+        .bind(token.get())
+        .bind(now.as_unix_micros());
+    if transaction.applies(hand_on)? {
+        return worktree::held_by(transaction, run.id, token);
+    }
+    const PLAN: &str = "INSERT INTO runtree_run_worktrees (namespace, run_id, planned_by, host, git_repository, root, path, name, \
+         branch, base, persistence, state, held_by, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'adding', ?3, ?12, ?12)";
+    let path = site.path_of(&wanted.name)?;
+    let plan = transaction
+        .here(PLAN)
+        .bind(run.id.as_bytes())
+        .bind(token.get())
+        .bind(site.host.as_str())
+        .bind(site.git_repository.as_str())
+        .bind(site.root.as_str())
+        .bind(path.as_str())
+        .bind(wanted.name.as_str())
+        .bind(wanted.branch.as_str())
+        .bind(wanted.base.as_str())
+        .bind(persistence_word(wanted.persistence))
+        .bind(now.as_unix_micros());
+    transaction.execute(plan)?;
+    worktree::get(
+        transaction,
+        WorktreeKey {
+            run: run.id,
+            planned_by: token,
+        },
+    )
+}
+
+fn renew(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    lease_time: LeaseTime,
+) -> Result<Renewal, RepositoryError> {
+    const RENEW: &str = "UPDATE runtree_run_leases SET heartbeat_at = ?4, expires_at = ?5 \
+         WHERE namespace = ?1 AND run_id = ?2 AND expires_at > ?4 AND EXISTS (SELECT 1 FROM runtree_runs r \
+             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = 'running' AND r.token = ?3)";
+    let now = transaction.now();
+    let expires_at = now.saturating_add(lease_time.get());
+    let statement = transaction
+        .here(RENEW)
+        .bind(lease.run.as_bytes())
+        .bind(lease.token.get())
+        .bind(now.as_unix_micros())
+        .bind(expires_at.as_unix_micros());
+    if transaction.applies(statement)? {
+        let cancel = transaction.written_summary(lease.run)?.cancel;
+        return Ok(Renewal::Renewed { expires_at, cancel });
+    }
+    if transaction.summary(lease.run)?.is_some() {
+        transaction.reject(lease.run, lease.token, Event::Renew.as_str())?;
+    }
+    Ok(Renewal::Lost)
+}
+
+fn record_child(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    child: &ProcessMark,
+) -> Result<Write<()>, RepositoryError> {
+    const CHILD: &str = "UPDATE runtree_run_leases SET child_process = ?4 \
+         WHERE namespace = ?1 AND run_id = ?2 AND EXISTS (SELECT 1 FROM runtree_runs r \
+             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = 'running' AND r.token = ?3)";
+    let statement = transaction
+        .here(CHILD)
+        .bind(lease.run.as_bytes())
+        .bind(lease.token.get())
+        .bind(child.as_str());
+    if transaction.applies(statement)? {
+        return Ok(Write::Applied(()));
+    }
+    stale(transaction, lease, "record_child")
+}
+
+fn worktree_ready(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+) -> Result<Write<WorktreeRecord>, RepositoryError> {
+    const READY: &str = "UPDATE runtree_run_worktrees SET state = 'ready', updated_at = max(?4, updated_at) \
+         WHERE namespace = ?1 AND run_id = ?2 AND held_by = ?3 AND state = 'adding' AND EXISTS (SELECT 1 FROM runtree_runs r \
+             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = 'running' AND r.token = ?3)";
+    const READY_ALREADY: &str = concat!(
+        "SELECT ",
+        worktree_columns!(plain, plain, plain),
+        " FROM runtree_run_worktrees w",
+        " JOIN runtree_runs r ON r.namespace = w.namespace AND r.id = w.run_id",
+        " WHERE w.namespace = ?1 AND w.run_id = ?2 AND w.held_by = ?3 AND w.state = 'ready' AND r.status = 'running' AND r.token = ?3"
+    );
+    let now = transaction.now().as_unix_micros();
+    let (run, token) = (lease.run.as_bytes(), lease.token.get());
+    if transaction.applies(transaction.here(READY).bind(run).bind(token).bind(now))? {
+        transaction.record(lease.run, EventKind::WorktreeReady, lease.token, None)?;
+        let record = worktree::held_by(transaction, lease.run, lease.token)?;
+        return record
+            .map(Write::Applied)
+            .ok_or_else(|| worktree::lost(lease.run));
+    }
+    match transaction.row::<WorktreeRow>(transaction.here(READY_ALREADY).bind(run).bind(token))? {
+        Some(row) => Ok(Write::Already(row.decode()?)),
+        None => stale(transaction, lease, "worktree_ready"),
+    }
+}
+
+/// Answers an owner's write whose guard did not hold, and records it in the history of the run.
+pub(super) fn stale<T>(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    event: &str,
+) -> Result<Write<T>, RepositoryError> {
+    if transaction.summary(lease.run)?.is_none() {
+        return Ok(Write::NotFound);
+    }
+    transaction.reject(lease.run, lease.token, event)?;
+    current(transaction, lease.run)
+}
+
+/// Answers with the run as it is.
+pub(super) fn current<T>(
+    transaction: &mut Transaction<'_>,
+    id: RunId,
+) -> Result<Write<T>, RepositoryError> {
+    Ok(Write::Stale {
+        current: Box::new(transaction.written_summary(id)?),
+    })
+}

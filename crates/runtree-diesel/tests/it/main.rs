@@ -1,0 +1,6 @@
+//! One binary for every test of this crate that goes through its public face.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;

@@ -1,0 +1,184 @@
+//! Opening a repository: schemas, rights, passwords, and servers that are not there.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_processes_that_start_at_once_make_one_schema() {
+    for schema in [None, Some("app_runs")] {
+        let database = Database::fresh();
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let builder = PostgresRepository::builder(&database.url);
+                let builder = if let Some(name) = schema {
+                    builder.schema(name)
+                } else {
+                    builder
+                };
+                tokio::spawn(builder.connect())
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        let table = format!("{}.runtree_schema_info", schema.unwrap_or("public"));
+        assert_eq!(
+            database.execute(&format!(
+                "select version, name, min_reader, min_writer from {table}"
+            )),
+            "1|runs|1|1"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_refused_untouched() {
+    let database = Database::fresh();
+    let table = "create table runtree_schema_info (version bigint primary key, name text, min_reader bigint, min_writer bigint)";
+    database.execute(table);
+    database.execute("insert into runtree_schema_info values (99, 'far', 98, 98)");
+    let error = refused(&database.url).await;
+    assert_eq!(error.kind(), ErrorKind::SchemaTooNew);
+    assert!(error.to_string().contains(database.name()), "{error}");
+    assert!(error.to_string().contains("99"), "{error}");
+    assert_eq!(
+        database.execute(
+            "select string_agg(tablename, ',') from pg_tables where schemaname = 'public'"
+        ),
+        "runtree_schema_info"
+    );
+    assert_eq!(
+        database.execute("select * from runtree_schema_info"),
+        "99|far|98|98"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_only_newer_versions_may_write_is_read() {
+    let database = Database::fresh();
+    let id = created(&database.open().await, &request(NewRun::new("builder"))).await;
+    database.execute("insert into runtree_schema_info values (2, 'later', 1, 2)");
+    let runs = database.open().await;
+    assert_eq!(runs.get(id).await.unwrap().unwrap().id, id);
+    let error = runs
+        .create(&request(NewRun::new("builder")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    assert!(error.to_string().contains("schema version 2"), "{error}");
+    assert_eq!(database.execute("select count(*) from runtree_runs"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_can_live_in_a_schema_of_their_own() {
+    let database = Database::fresh();
+    let open = || {
+        PostgresRepository::builder(&database.url)
+            .schema("app_runs")
+            .connect()
+    };
+    let id = created(&open().await.unwrap(), &request(NewRun::new("builder"))).await;
+    assert!(open().await.unwrap().get(id).await.unwrap().is_some());
+    assert_eq!(
+        database.execute("select count(*) from app_runs.runtree_runs"),
+        "1"
+    );
+    assert_eq!(
+        database.execute("select count(*) from pg_tables where schemaname = 'public'"),
+        "0"
+    );
+    let odd = PostgresRepository::builder(&database.url)
+        .schema("a\"; drop table x; --")
+        .connect()
+        .await
+        .unwrap_err();
+    assert_eq!(odd.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_rights_is_told_so() {
+    let database = Database::fresh();
+    let role = format!("guest_{}", database.name());
+    database.execute(&format!("create role {role} login"));
+    let error = refused(&database.url_of(&role)).await;
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert!(
+        error.to_string().contains("permission denied")
+            && error.to_string().contains(database.name()),
+        "{error}"
+    );
+    // Once somebody has made the tables, the right to read is enough to read.
+    let id = created(&database.open().await, &request(NewRun::new("builder"))).await;
+    database.execute(&format!(
+        "grant select on all tables in schema public to {role}"
+    ));
+    let runs = PostgresRepository::connect(&database.url_of(&role))
+        .await
+        .unwrap();
+    assert!(runs.get(id).await.unwrap().is_some());
+    assert_eq!(
+        runs.create(&request(NewRun::new("builder")))
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::ReadOnly
+    );
+    database.execute(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_and_not_shown() {
+    let server = TestPostgres::start();
+    let url = server.fresh_database();
+    server.execute("postgres", "create role guarded login password 'right'");
+    server.execute(
+        "postgres",
+        "copy (select 1) to program 'sed -i \"1i local all guarded scram-sha-256\" pg_hba.conf'",
+    );
+    server.stop();
+    server.start_again();
+    let (_, rest) = url.split_once('@').unwrap();
+    let error = refused(&format!("postgres://guarded:hunter2@{rest}")).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("password"), "{error}");
+    let missing = refused(&format!("postgres://guarded@{rest}")).await;
+    assert_eq!(missing.kind(), ErrorKind::Configuration, "{missing}");
+    let stranger = refused(&format!("postgres://nobody_here:hunter2@{rest}")).await;
+    assert_eq!(stranger.kind(), ErrorKind::Configuration, "{stranger}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_database_is_named() {
+    let url = TestPostgres::get().url("not_there");
+    let error = refused(&url).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("not_there"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_reached_is_waited_for_a_bounded_time() {
+    let closed = refused("postgres://u:hunter2@%2Fno%2Fsuch%2Fdirectory/db").await;
+    assert_eq!(closed.kind(), ErrorKind::Unavailable, "{closed}");
+    // Takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = format!("postgres://u:hunter2@127.0.0.1:{port}/db");
+    let connect = PostgresRepository::builder(&url)
+        .connect_timeout(Duration::from_millis(200))
+        .connect();
+    let error = tokio::time::timeout(Duration::from_secs(30), connect)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().contains(&format!("127.0.0.1:{port}")),
+        "{error}"
+    );
+    drop(silent);
+    let refused_there = refused(&format!("postgres://u:hunter2@127.0.0.1:{port}/db")).await;
+    assert_eq!(
+        refused_there.kind(),
+        ErrorKind::Unavailable,
+        "{refused_there}"
+    );
+}

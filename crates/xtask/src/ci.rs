@@ -1,0 +1,203 @@
+//! `cargo xtask ci`: everything that must hold, in order, up to the first step that fails.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::combinations::COMBINATIONS;
+use crate::shell::{self, Shell};
+use crate::summary::Tally;
+use crate::{Result, console, environment, testing};
+
+/// The version of cargo-deny that reads our `deny.toml`.
+const DENY_VERSION: &str = "0.20.2";
+
+const FUZZ_MANIFEST: &str = "--manifest-path=fuzz/Cargo.toml";
+
+/// Where tools are installed that the machine lacks, below the workspace.
+const TOOLS: &str = "target/tools";
+
+/// Runs all steps and ends with the counts of the tests.
+///
+/// # Errors
+///
+/// At the first step that fails.
+pub fn run(shell: Shell) -> Result {
+    // Nothing here is built twice, so what incremental compilation writes would never be read.
+    let shell = shell.with("CARGO_INCREMENTAL", "0");
+    let mut steps = Steps::default();
+    let mut tally = Tally::default();
+    let verdict = all(&shell, &mut steps, &mut tally);
+    steps.print();
+    testing::close(&tally, verdict)
+}
+
+fn all(shell: &Shell, steps: &mut Steps, tally: &mut Tally) -> Result {
+    steps.cargo(shell, "format", &["fmt", "--all", "--check"])?;
+    steps.cargo(
+        shell,
+        "format of the fuzz targets",
+        &["fmt", FUZZ_MANIFEST, "--check"],
+    )?;
+    steps.cargo(
+        shell,
+        "lints",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-features",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    testing::with_server(shell, |shell| {
+        steps.step("tests", || testing::programs(shell, &[], tally))?;
+        steps.step("doc tests", || testing::doc_tests(shell, tally))
+    })?;
+    steps.step("no test was left out", || testing::whole(tally, false))?;
+    steps.cargo(
+        shell,
+        "benches run",
+        &["test", "-p", "runtree-benches", "--benches"],
+    )?;
+    let strict = shell.clone().with("RUSTDOCFLAGS", "-D warnings");
+    steps.cargo(
+        &strict,
+        "documentation",
+        &["doc", "--workspace", "--all-features", "--no-deps"],
+    )?;
+    steps.step("licences, sources and bans", || deny(shell))?;
+    steps.cargo(shell, "quickstart", &["run", "-p", "quickstart"])?;
+    steps.step("feature combinations", || combinations(shell))?;
+    steps.step("fuzz targets build", || fuzz_targets(shell))
+}
+
+/// Checks the fuzz targets without libFuzzer itself, which needs a C++ compiler.
+fn fuzz_targets(shell: &Shell) -> Result {
+    let mut command = shell.cargo(&["check", FUZZ_MANIFEST, "--no-default-features"]);
+    // Beside everything else, so that what it has in common with the workspace is there already.
+    command.arg("--target-dir").arg(environment::target());
+    shell::run(&mut command)
+}
+
+/// Runs cargo-deny, which is installed first where it is missing.
+fn deny(shell: &Shell) -> Result {
+    // An exception that nothing needs any more is an error: it would hide the next one.
+    let check = [
+        "check",
+        "--deny=unmatched-skip",
+        "--deny=unnecessary-skip",
+        "--deny=unused-wrapper",
+        "bans",
+        "licenses",
+        "sources",
+    ];
+    let own = shell.root().join(TOOLS).join("bin/cargo-deny");
+    let is_pinned =
+        |command: &mut Command| own_version(command).is_some_and(|version| version == DENY_VERSION);
+    if is_pinned(&mut shell.cargo(&["deny", "--version"])) {
+        return shell::run(shell.cargo(&["deny"]).args(check));
+    }
+    if !is_pinned(shell.command(&own).arg("--version")) {
+        console::say(&format!("installing cargo-deny {DENY_VERSION} in {TOOLS}"));
+        shell::run(&mut deny_installation(shell))?;
+    }
+    shell::run(shell.command(&own).args(check))
+}
+
+/// Answers the version that a tool says it has, as in `cargo-deny 0.20.2`.
+fn own_version(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().nth(1).map(str::to_owned)
+}
+
+/// Makes the command that installs cargo-deny: built without optimisation, it takes a third of the
+/// time, and the check itself is short either way.
+fn deny_installation(shell: &Shell) -> Command {
+    let mut command = shell.cargo(&[
+        "install",
+        "cargo-deny",
+        "--version",
+        DENY_VERSION,
+        "--locked",
+        "--debug",
+        "--no-default-features",
+        "--root",
+        TOOLS,
+    ]);
+    command
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        // In a directory of its own that goes afterwards, whatever the tests are built in.
+        .env_remove("CARGO_TARGET_DIR");
+    command
+}
+
+/// Lints each combination of features, so that none leaves dead code or a missing item.
+fn combinations(shell: &Shell) -> Result {
+    for combination in COMBINATIONS {
+        let features = combination.features.join(",");
+        console::say(&format!("{} [{features}]", combination.package));
+        let mut command = shell.cargo(&["clippy", "--quiet", "--no-default-features"]);
+        command.args(["-p", combination.package, "--features", &features]);
+        shell::run(command.args(["--", "-D", "warnings"]))?;
+    }
+    Ok(())
+}
+
+/// The steps so far and how long each took.
+#[derive(Debug, Default)]
+struct Steps {
+    done: Vec<(&'static str, Duration, bool)>,
+}
+
+impl Steps {
+    fn cargo(&mut self, shell: &Shell, title: &'static str, arguments: &[&str]) -> Result {
+        self.step(title, || shell::run(&mut shell.cargo(arguments)))
+    }
+
+    fn step(&mut self, title: &'static str, work: impl FnOnce() -> Result) -> Result {
+        console::title(title);
+        let start = Instant::now();
+        let verdict = work();
+        let time = start.elapsed();
+        self.done.push((title, time, verdict.is_ok()));
+        let word = if verdict.is_ok() { "done" } else { "failed" };
+        console::say(&format!(
+            "<== {title}: {word} in {}",
+            console::duration(time)
+        ));
+        verdict
+    }
+
+    fn print(&self) {
+        console::title("how long it took");
+        for (title, time, ok) in &self.done {
+            let mark = if *ok { "" } else { "  failed" };
+            console::say(&format!("{:>13}  {title}{mark}", console::duration(*time)));
+        }
+        let total = self.done.iter().map(|(_, time, _)| *time).sum();
+        console::say(&format!("{:>13}  in all", console::duration(total)));
+    }
+}
+
+#[cfg(test)]
+mod step_tests {
+    use super::*;
+    use crate::Failure;
+
+    #[test]
+    fn a_step_that_fails_is_remembered_as_failed_and_passed_on() {
+        let mut steps = Steps::default();
+        assert_eq!(steps.step("one", || Ok(())), Ok(()));
+        let failure = steps.step("two", || Err(Failure::new("no")));
+        assert_eq!(failure, Err(Failure::new("no")));
+        let verdicts: Vec<_> = steps
+            .done
+            .iter()
+            .map(|(title, _, ok)| (*title, *ok))
+            .collect();
+        assert_eq!(verdicts, [("one", true), ("two", false)]);
+    }
+}

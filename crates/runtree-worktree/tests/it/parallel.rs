@@ -68,22 +68,24 @@ fn git_beside(house: &House, mut children: Vec<Child>, doing: &str) {
     }
 }
 
-/// Lists with plain git, which must succeed; but for one failure of git's own while worktrees go.
+/// Lists with plain git, which must succeed; while worktrees go, at the latest at the third try.
 ///
-/// git looks whether a lock exists, then reads it, and gives up when it went in between, as it does beside `git worktree unlock` too.
-/// Whoever ever takes a lock away can meet that. Nothing else is forgiven, and nothing at all while worktrees are only added.
+/// git reads a registration file by file and gives up when it went in between, beside `git worktree remove` and `unlock` as well: 4 of
+/// 1,987 listings failed beside nothing but git itself. So no remover can spare it that. What is forgiven is a complaint about a file of
+/// one registration, only while worktrees are removed, and never that the listing stays broken.
 fn list_beside(house: &House, doing: &str) {
-    let listed = git::try_git(house.fixture.path(), ["worktree", "list", "--porcelain"]);
-    let complaint = String::from_utf8_lossy(&listed.stderr);
-    let is_lock_gone = complaint
-        .trim_end()
-        .strip_prefix("fatal: failed to read '.git/worktrees/")
-        .and_then(|rest| rest.strip_suffix("/locked': No such file or directory"))
-        .is_some_and(|name| !name.contains('/'));
-    assert!(
-        listed.status.success() || (doing == "remove" && is_lock_gone),
-        "{complaint}"
-    );
+    let tries = if doing == "remove" { 3 } else { 1 };
+    let mut complaints = Vec::new();
+    for _ in 0..tries {
+        let listed = git::try_git(house.fixture.path(), ["worktree", "list", "--porcelain"]);
+        if listed.status.success() {
+            return;
+        }
+        let complaint = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(complaint.contains(".git/worktrees/w"), "{complaint}");
+        complaints.push(complaint);
+    }
+    panic!("{doing}: {complaints:?}");
 }
 
 /// One of the processes; see the test above.

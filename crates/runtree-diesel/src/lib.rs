@@ -30,7 +30,7 @@
 //! `SqliteRepository` keeps runs in a file: for one machine, any number of processes, no server. `PostgresRepository` keeps them on
 //! a server: for many machines. Both are handles that are cheap to clone, implement
 //! [`RunRepository`](runtree_repository::RunRepository), see one [`Namespace`](runtree_repository::Namespace), and bring their schema
-//! up to date when they are opened.
+//! up to date when they are opened. [`SqlTimestamp`] takes an instant into a host's own tables and back.
 //!
 //! # What it does not do
 //!
@@ -62,6 +62,7 @@
 //! `MemoryRepository` of `runtree-repository` for tests. Another database by implementing the traits of `runtree-repository`.
 
 mod error;
+mod instant;
 mod migrate;
 mod row;
 
@@ -70,6 +71,7 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use instant::SqlTimestamp;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresBuilder, PostgresRepository};
 #[cfg(feature = "sqlite")]

@@ -22,6 +22,25 @@ use runtree_repository::{
 use serde_json::Value;
 use uuid::Uuid;
 
+/// A status as SQL writes it; its word comes from the transition table's crate.
+macro_rules! status {
+    ($status:ident) => {
+        concat!("'", runtree_repository::status::status_word!($status), "'")
+    };
+}
+
+/// An end reason as SQL writes it; SQLite is given them as values.
+#[cfg(feature = "postgres")]
+macro_rules! reason {
+    ($reason:ident) => {
+        concat!(
+            "'",
+            runtree_repository::status::end_reason_word!($reason),
+            "'"
+        )
+    };
+}
+
 /// The columns of [`RunRow`], of the run `r` and its lease `l` (`LEFT JOIN`).
 macro_rules! run_columns {
     ($id:ident, $instant:ident, $int:ident) => {
@@ -153,9 +172,11 @@ macro_rules! cleanup_lease_columns {
     };
 }
 
+#[cfg(feature = "postgres")]
+pub(crate) use reason;
 pub(crate) use {
     cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
-    run_columns, worktree_columns,
+    run_columns, status, worktree_columns,
 };
 
 /// A run as lists show it.

@@ -7,6 +7,8 @@
 macro_rules! open_set {
     (
         what = $what:literal;
+        $(#[$words_meta:meta])*
+        words = $words:ident;
         $(#[$meta:meta])*
         pub enum $name:ident {
             $( $(#[$variant_meta:meta])* $variant:ident = $word:literal, )+
@@ -21,6 +23,12 @@ macro_rules! open_set {
         pub enum $name {
             $( $(#[$variant_meta])* $variant, )+
             $(#[$other_meta])* $other($other_type),
+        }
+
+        $(#[$words_meta])*
+        #[macro_export]
+        macro_rules! $words {
+            $( ($variant) => { $word }; )+
         }
 
         impl $name {

@@ -5,6 +5,16 @@ use crate::status::RunStatus;
 
 open_set! {
     what = "an end reason";
+    /// Names an end reason's word as a literal, as [`status_word!`](crate::status_word) does a status's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use runtree_status::{EndReason, end_reason_word};
+    ///
+    /// assert_eq!(end_reason_word!(TimedOut), EndReason::TimedOut.as_str());
+    /// ```
+    words = end_reason_word;
     /// Says why a run ended.
     ///
     /// The set is open: a host, or a newer version, may end runs for reasons of its own.

@@ -4,6 +4,20 @@ use crate::open_set::open_set;
 
 open_set! {
     what = "a run status";
+    /// Names a status's word as a literal, so that a statement of SQL can be put together from it while it is compiled.
+    ///
+    /// A status that does not exist is an error of the compiler.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use runtree_status::{RunStatus, status_word};
+    ///
+    /// const CLAIMABLE: &str = concat!("status = '", status_word!(Pending), "'");
+    /// assert_eq!(CLAIMABLE, "status = 'pending'");
+    /// assert_eq!(status_word!(Running), RunStatus::Running.as_str());
+    /// ```
+    words = status_word;
     /// Says where a run stands, in the word that is stored.
     ///
     /// Everything else one is tempted to make a status is a column of its own: when the run

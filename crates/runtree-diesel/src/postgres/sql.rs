@@ -15,8 +15,8 @@
 //! - The numbers of events come from the run's own `last_event`, counted up by the same update.
 
 use crate::row::{
-    cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
-    run_columns, worktree_columns,
+    cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns, reason,
+    run_columns, status, worktree_columns,
 };
 
 macro_rules! id {
@@ -52,7 +52,7 @@ macro_rules! after {
 /// The lease of the run `r`, as the snapshot shows it, while the run is running.
 macro_rules! lease_while_running {
     () => {
-        " LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id AND r.status = 'running'"
+        concat!(" LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id AND r.status = ", status!(Running))
     };
 }
 
@@ -94,7 +94,7 @@ pub(super) const CREATE: &str = concat!(
             namespace, id, workflow, status, priority, idempotency_key, unique_key, session_id, user_id, fingerprint, max_attempts,
             last_event, worktree_name, worktree_branch, worktree_base, worktree_persistence, available_at, created_at, updated_at)
         VALUES (
-            $1, $2, $3, 'pending', $4, $5, $6, $7, $8, $9, $10, 1, $11, $12, $13, $14,
+            $1, $2, $3, ", status!(Pending), ", $4, $5, $6, $7, $8, $9, $10, 1, $11, $12, $13, $14,
             coalesce($15, statement_timestamp()), statement_timestamp(), statement_timestamp())
         ON CONFLICT DO NOTHING
         RETURNING *),
@@ -175,19 +175,19 @@ macro_rules! claim {
             "WITH chosen AS MATERIALIZED (
                 SELECT r.id, r.token FROM runtree_runs r
                 WHERE r.namespace = $1
-                    AND (r.status = 'pending' AND r.ended_at IS NULL AND r.cancel_requested_at IS NULL) IS TRUE
+                    AND (r.status = ", status!(Pending), " AND r.ended_at IS NULL AND r.cancel_requested_at IS NULL) IS TRUE
                     AND r.available_at <= statement_timestamp() AND ($8::text IS NOT NULL OR r.worktree_name IS NULL)", $of, "
                 ORDER BY r.priority DESC, r.created_at, r.id
                 LIMIT $2 FOR UPDATE SKIP LOCKED),
             r AS (
                 UPDATE runtree_runs r SET
-                    status = 'running', token = r.token + 1, attempts = r.attempts + 1, last_event = r.last_event + 1,
+                    status = ", status!(Running), ", token = r.token + 1, attempts = r.attempts + 1, last_event = r.last_event + 1,
                     started_at = coalesce(r.started_at, greatest(statement_timestamp(), r.created_at)),
                     updated_at = greatest(statement_timestamp(), r.updated_at)
                 -- What was locked is the newest row; what is joined here is first the snapshot's. Tokens that differ mean that
                 -- an attempt began and failed in between, whose worktree the snapshot does not show.
                 FROM chosen
-                WHERE r.namespace = $1 AND r.id = chosen.id AND r.token = chosen.token AND r.status = 'pending'
+                WHERE r.namespace = $1 AND r.id = chosen.id AND r.token = chosen.token AND r.status = ", status!(Pending), "
                     AND r.ended_at IS NULL AND r.cancel_requested_at IS NULL AND r.available_at <= statement_timestamp()
                 RETURNING r.*),
             leased AS (
@@ -249,18 +249,22 @@ pub(super) const RENEW: &str = concat!(
         UPDATE runtree_run_leases l SET
             heartbeat_at = greatest(statement_timestamp(), l.heartbeat_at), expires_at = ", after!("$4"), "
         FROM asked JOIN runtree_runs r
-            ON r.namespace = $1 AND r.id = asked.id AND r.token = asked.token AND r.status = 'running' AND r.ended_at IS NULL
+            ON r.namespace = $1 AND r.id = asked.id AND r.token = asked.token AND r.status = ", status!(Running), " AND r.ended_at IS NULL
         WHERE l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token AND l.expires_at > statement_timestamp()
         RETURNING l.*) ",
     summary!(), " FROM l JOIN runtree_runs r ON r.namespace = $1 AND r.id = l.run_id"
 );
 
 /// `$2` id, `$3` token, `$4` the child.
-pub(super) const RECORD_CHILD: &str = "
+pub(super) const RECORD_CHILD: &str = concat!(
+    "
     UPDATE runtree_run_leases l SET child_process = $4
     FROM runtree_runs r
     WHERE l.namespace = $1 AND l.run_id = $2 AND l.token = $3
-        AND r.namespace = $1 AND r.id = $2 AND r.token = $3 AND r.status = 'running' AND r.ended_at IS NULL";
+        AND r.namespace = $1 AND r.id = $2 AND r.token = $3 AND r.status = ",
+    status!(Running),
+    " AND r.ended_at IS NULL"
+);
 
 /// `$2` id, `$3` token. Two reports at once are told apart by the number of the last event: the second starts again.
 pub(super) const WORKTREE_READY: &str = concat!(
@@ -273,7 +277,7 @@ pub(super) const WORKTREE_READY: &str = concat!(
         UPDATE runtree_runs r SET
             last_event = r.last_event + 1, updated_at = greatest(statement_timestamp(), r.updated_at)
         FROM seen
-        WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3 AND r.status = 'running' AND r.ended_at IS NULL
+        WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3 AND r.status = ", status!(Running), " AND r.ended_at IS NULL
             AND r.last_event = seen.last_event
         RETURNING r.*, seen.planned_by),
     w AS (
@@ -326,10 +330,10 @@ macro_rules! transition {
                 UPDATE runtree_runs r SET
                     status = ", $status, ",
                     end_reason = ", $reason, ",
-                    ended_at = CASE WHEN ", $status, " IN ('completed', 'failed', 'killed')
+                    ended_at = CASE WHEN ", $status, " IN (", status!(Completed), ", ", status!(Failed), ", ", status!(Killed), ")
                         THEN greatest(statement_timestamp(), r.created_at, r.started_at) END,
                     updated_at = greatest(statement_timestamp(), r.updated_at),
-                    last_event = r.last_event + 1 + CASE WHEN ", $status, " IN ('completed', 'failed', 'killed')
+                    last_event = r.last_event + 1 + CASE WHEN ", $status, " IN (", status!(Completed), ", ", status!(Failed), ", ", status!(Killed), ")
                         THEN counted.worktrees + ", $more, " ELSE 0 END",
                     $set, "
                 FROM counted
@@ -339,7 +343,7 @@ macro_rules! transition {
                     r.last_event - CASE WHEN r.ended_at IS NOT NULL THEN counted.worktrees + ", $more, " ELSE 0 END AS first_event),
             given_up AS (
                 DELETE FROM runtree_run_leases l USING r
-                WHERE l.namespace = $1 AND l.run_id = r.id AND r.status <> 'running'),
+                WHERE l.namespace = $1 AND l.run_id = r.id AND r.status <> ", status!(Running), "),
             left_behind AS MATERIALIZED (
                 SELECT r.id, r.token, r.last_event - r.worktrees + live.place AS number, r.updated_at, live.planned_by,
                     live.persistence
@@ -396,11 +400,11 @@ macro_rules! ended {
 /// `$4` the result, as JSON.
 pub(super) const COMPLETE: &str = transition!(
     seen: owned!(),
-    guard: "r.status = 'running' AND EXISTS (
+    guard: concat!("r.status = ", status!(Running), " AND EXISTS (
         SELECT FROM runtree_run_leases l
-        WHERE l.namespace = $1 AND l.run_id = $2 AND l.token = $3 AND l.expires_at > statement_timestamp())",
-    status: "'completed'",
-    reason: "'succeeded'",
+        WHERE l.namespace = $1 AND l.run_id = $2 AND l.token = $3 AND l.expires_at > statement_timestamp())"),
+    status: status!(Completed),
+    reason: reason!(Succeeded),
     set: "",
     events: ended!(),
     more: "0",
@@ -416,23 +420,31 @@ pub(super) const COMPLETE: &str = transition!(
 
 macro_rules! failed_to {
     () => {
-        "CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'killed'
-            WHEN $5::bigint IS NOT NULL AND r.attempts < r.max_attempts THEN 'pending' ELSE 'failed' END"
+        concat!(
+            "CASE WHEN r.cancel_requested_at IS NOT NULL THEN ",
+            status!(Killed),
+            "
+            WHEN $5::bigint IS NOT NULL AND r.attempts < r.max_attempts THEN ",
+            status!(Pending),
+            " ELSE ",
+            status!(Failed),
+            " END"
+        )
     };
 }
 
 /// `$4` the error, `$5` the wait before another attempt.
 pub(super) const FAIL: &str = transition!(
     seen: owned!(),
-    guard: "r.status = 'running'",
+    guard: concat!("r.status = ", status!(Running)),
     status: failed_to!(),
-    reason: concat!("CASE ", failed_to!(), " WHEN 'killed' THEN 'killed' WHEN 'failed' THEN 'error' END"),
-    set: concat!(", available_at = CASE ", failed_to!(), " WHEN 'pending' THEN ", after!("$5"), " ELSE r.available_at END"),
-    events: "(0, CASE r.status WHEN 'pending' THEN 'retry_planned' ELSE r.status END,
+    reason: concat!("CASE ", failed_to!(), " WHEN ", status!(Killed), " THEN ", reason!(Killed), " WHEN ", status!(Failed), " THEN ", reason!(Error), " END"),
+    set: concat!(", available_at = CASE ", failed_to!(), " WHEN ", status!(Pending), " THEN ", after!("$5"), " ELSE r.available_at END"),
+    events: concat!("(0, CASE r.status WHEN ", status!(Pending), " THEN 'retry_planned' ELSE r.status END,
         CASE r.status
-            WHEN 'pending' THEN json_build_object(
+            WHEN ", status!(Pending), " THEN json_build_object(
                 'available_at', to_char(r.available_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))
-            ELSE json_build_object('reason', r.end_reason) END)",
+            ELSE json_build_object('reason', r.end_reason) END)"),
     more: "0",
     stored: ", stored AS (
         UPDATE runtree_run_payloads p SET error = $4 FROM r WHERE p.namespace = $1 AND p.run_id = r.id)",
@@ -445,9 +457,9 @@ pub(super) const FAIL: &str = transition!(
 
 pub(super) const ACKNOWLEDGE_CANCEL: &str = transition!(
     seen: owned!(),
-    guard: "r.status = 'running'",
-    status: "'killed'",
-    reason: "'killed'",
+    guard: concat!("r.status = ", status!(Running)),
+    status: status!(Killed),
+    reason: reason!(Killed),
     set: "",
     events: ended!(),
     more: "0",
@@ -457,21 +469,27 @@ pub(super) const ACKNOWLEDGE_CANCEL: &str = transition!(
 
 macro_rules! released_to {
     () => {
-        "CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'killed' ELSE 'pending' END"
+        concat!(
+            "CASE WHEN r.cancel_requested_at IS NOT NULL THEN ",
+            status!(Killed),
+            " ELSE ",
+            status!(Pending),
+            " END"
+        )
     };
 }
 
 pub(super) const RELEASE: &str = transition!(
     seen: owned!(),
-    guard: "r.status = 'running'",
+    guard: concat!("r.status = ", status!(Running)),
     status: released_to!(),
-    reason: concat!("CASE ", released_to!(), " WHEN 'killed' THEN 'killed' END"),
+    reason: concat!("CASE ", released_to!(), " WHEN ", status!(Killed), " THEN ", reason!(Killed), " END"),
     set: concat!(
-        ", attempts = CASE ", released_to!(), " WHEN 'pending' THEN greatest(r.attempts - 1, 0) ELSE r.attempts END",
-        ", available_at = CASE ", released_to!(), " WHEN 'pending' THEN statement_timestamp() ELSE r.available_at END"
+        ", attempts = CASE ", released_to!(), " WHEN ", status!(Pending), " THEN greatest(r.attempts - 1, 0) ELSE r.attempts END",
+        ", available_at = CASE ", released_to!(), " WHEN ", status!(Pending), " THEN statement_timestamp() ELSE r.available_at END"
     ),
-    events: "(0, CASE r.status WHEN 'pending' THEN 'released' ELSE r.status END,
-        CASE r.status WHEN 'pending' THEN NULL ELSE json_build_object('reason', r.end_reason) END)",
+    events: concat!("(0, CASE r.status WHEN ", status!(Pending), " THEN 'released' ELSE r.status END,
+        CASE r.status WHEN ", status!(Pending), " THEN NULL ELSE json_build_object('reason', r.end_reason) END)"),
     more: "0",
     stored: "",
     answer: answer_whole!()
@@ -480,18 +498,18 @@ pub(super) const RELEASE: &str = transition!(
 /// `$3` mode, `$4` grace, `$5` reason, `$6` who wants it. What a first request leaves open, a second may fill.
 pub(super) const CANCEL: &str = transition!(
     seen: anybody!(),
-    guard: "(r.status = 'pending' OR (r.status = 'running'
-        AND (r.cancel_requested_at IS NULL OR (r.cancel_mode = 'graceful' AND $3 = 'forced'))))",
-    status: "CASE r.status WHEN 'pending' THEN 'killed' ELSE 'running' END",
-    reason: "CASE r.status WHEN 'pending' THEN 'cancelled_before_start' END",
+    guard: concat!("(r.status = ", status!(Pending), " OR (r.status = ", status!(Running), "
+        AND (r.cancel_requested_at IS NULL OR (r.cancel_mode = 'graceful' AND $3 = 'forced'))))"),
+    status: concat!("CASE r.status WHEN ", status!(Pending), " THEN ", status!(Killed), " ELSE ", status!(Running), " END"),
+    reason: concat!("CASE r.status WHEN ", status!(Pending), " THEN ", reason!(CancelledBeforeStart), " END"),
     set: concat!(
         ", cancel_requested_at = coalesce(r.cancel_requested_at, statement_timestamp()), cancel_mode = $3",
         ", cancel_deadline = CASE WHEN $4::bigint IS NULL THEN r.cancel_deadline ELSE ", after!("$4"), " END",
         ", cancel_reason = coalesce($5, r.cancel_reason), cancelled_by = coalesce($6, r.cancelled_by)"
     ),
-    events: "(0, CASE r.status WHEN 'killed' THEN 'killed' ELSE 'cancel_requested' END,
-        CASE r.status WHEN 'killed' THEN json_build_object('reason', r.end_reason)
-            ELSE json_build_object('mode', r.cancel_mode, 'by', r.cancelled_by) END)",
+    events: concat!("(0, CASE r.status WHEN ", status!(Killed), " THEN ", status!(Killed), " ELSE 'cancel_requested' END,
+        CASE r.status WHEN ", status!(Killed), " THEN json_build_object('reason', r.end_reason)
+            ELSE json_build_object('mode', r.cancel_mode, 'by', r.cancelled_by) END)"),
     more: "0",
     stored: "",
     answer: answer_whole!()
@@ -500,11 +518,11 @@ pub(super) const CANCEL: &str = transition!(
 /// As [`CANCEL`]; an intent that is there stays as it is.
 pub(super) const FORCE_KILL: &str = transition!(
     seen: anybody!(),
-    guard: "r.status IN ('pending', 'running')",
-    status: "'killed'",
-    reason: "CASE r.status WHEN 'pending' THEN 'cancelled_before_start' ELSE 'killed' END",
+    guard: concat!("r.status IN (", status!(Pending), ", ", status!(Running), ")"),
+    status: status!(Killed),
+    reason: concat!("CASE r.status WHEN ", status!(Pending), " THEN ", reason!(CancelledBeforeStart), " ELSE ", reason!(Killed), " END"),
     set: concat!(
-        ", token = CASE r.status WHEN 'running' THEN r.token + 1 ELSE r.token END",
+        ", token = CASE r.status WHEN ", status!(Running), " THEN r.token + 1 ELSE r.token END",
         ", cancel_requested_at = coalesce(r.cancel_requested_at, statement_timestamp())",
         ", cancel_mode = coalesce(r.cancel_mode, $3)",
         ", cancel_deadline = CASE WHEN r.cancel_requested_at IS NOT NULL OR $4::bigint IS NULL THEN r.cancel_deadline ELSE ",
@@ -519,16 +537,28 @@ pub(super) const FORCE_KILL: &str = transition!(
 );
 
 pub(super) const LEASES: &str = concat!(
-    "SELECT ", lease_columns!(id, instant, int), " FROM runtree_run_leases l
+    "SELECT ",
+    lease_columns!(id, instant, int),
+    " FROM runtree_run_leases l
     JOIN runtree_runs r ON r.namespace = l.namespace AND r.id = l.run_id AND r.token = l.token
-    WHERE l.namespace = $1 AND r.status = 'running' AND r.ended_at IS NULL AND ($2::text IS NULL OR l.owner_host = $2)
+    WHERE l.namespace = $1 AND r.status = ",
+    status!(Running),
+    " AND r.ended_at IS NULL AND ($2::text IS NULL OR l.owner_host = $2)
     ORDER BY l.run_id"
 );
 
 macro_rules! rescued_to {
     () => {
-        "CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'killed' WHEN r.attempts < r.max_attempts THEN 'pending'
-            ELSE 'failed' END"
+        concat!(
+            "CASE WHEN r.cancel_requested_at IS NOT NULL THEN ",
+            status!(Killed),
+            " WHEN r.attempts < r.max_attempts THEN ",
+            status!(Pending),
+            "
+            ELSE ",
+            status!(Failed),
+            " END"
+        )
     };
 }
 
@@ -536,35 +566,35 @@ macro_rules! rescued_to {
 /// of runs whose expired leases are left alone. Run and lease are locked together,
 /// so that a renewal is either before, and the lease has not expired, or after, and finds no lease.
 pub(super) const RESCUE: &str = transition!(
-    seen: "WITH dead AS MATERIALIZED (
+    seen: concat!("WITH dead AS MATERIALIZED (
             SELECT r.id, r.token
             FROM (SELECT DISTINCT a.id, a.token FROM unnest($2::uuid[], $3::bigint[]) AS a (id, token)) AS asked
             JOIN runtree_run_leases l ON l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token
             JOIN runtree_runs r ON r.namespace = $1 AND r.id = asked.id AND r.token = asked.token
-            WHERE r.status = 'running' AND r.ended_at IS NULL
+            WHERE r.status = ", status!(Running), " AND r.ended_at IS NULL
             FOR UPDATE OF l, r SKIP LOCKED),
         expired AS MATERIALIZED (
             SELECT r.id, r.token
             FROM runtree_run_leases l
             JOIN runtree_runs r ON r.namespace = $1 AND r.id = l.run_id AND r.token = l.token
-            WHERE l.namespace = $1 AND l.expires_at <= statement_timestamp() AND r.status = 'running' AND r.ended_at IS NULL
+            WHERE l.namespace = $1 AND l.expires_at <= statement_timestamp() AND r.status = ", status!(Running), " AND r.ended_at IS NULL
                 AND NOT EXISTS (SELECT FROM dead WHERE dead.id = l.run_id) AND l.run_id <> ALL ($5::uuid[])
             ORDER BY l.expires_at, l.run_id
             LIMIT $4 FOR UPDATE OF l, r SKIP LOCKED),
         ownerless AS MATERIALIZED (
             SELECT r.id, r.token
             FROM runtree_runs r
-            WHERE r.namespace = $1 AND r.id <> ALL ($5::uuid[]) AND (r.status = 'running' AND r.ended_at IS NULL) IS TRUE AND NOT EXISTS (
+            WHERE r.namespace = $1 AND r.id <> ALL ($5::uuid[]) AND (r.status = ", status!(Running), " AND r.ended_at IS NULL) IS TRUE AND NOT EXISTS (
                 SELECT FROM runtree_run_leases l WHERE l.namespace = $1 AND l.run_id = r.id AND l.token = r.token)
             ORDER BY r.id
             LIMIT greatest($4 - (SELECT count(*) FROM expired), 0) FOR UPDATE OF r SKIP LOCKED)
-        SELECT id, token FROM dead UNION ALL SELECT id, token FROM expired UNION ALL SELECT id, token FROM ownerless",
-    guard: "r.status = 'running'",
+        SELECT id, token FROM dead UNION ALL SELECT id, token FROM expired UNION ALL SELECT id, token FROM ownerless"),
+    guard: concat!("r.status = ", status!(Running)),
     status: rescued_to!(),
-    reason: concat!("CASE ", rescued_to!(), " WHEN 'killed' THEN 'killed' WHEN 'failed' THEN 'lost' END"),
+    reason: concat!("CASE ", rescued_to!(), " WHEN ", status!(Killed), " THEN ", reason!(Killed), " WHEN ", status!(Failed), " THEN ", reason!(Lost), " END"),
     set: concat!(
         ", token = r.token + 1",
-        ", available_at = CASE ", rescued_to!(), " WHEN 'pending' THEN statement_timestamp() ELSE r.available_at END"
+        ", available_at = CASE ", rescued_to!(), " WHEN ", status!(Pending), " THEN statement_timestamp() ELSE r.available_at END"
     ),
     events: "(0, 'rescued', json_build_object('to', r.status)),
         (1, CASE WHEN r.ended_at IS NOT NULL THEN r.status END, json_build_object('reason', r.end_reason))",

@@ -13,8 +13,7 @@ use diesel::sql_types::{
 };
 use runtree_repository::time::Timestamp;
 
-/// Microseconds from 1970 to 2000, where PostgreSQL counts from.
-const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+use crate::SqlTimestamp;
 
 /// A statement whose text refers to its values as `$1`, `$2` and so on, each as often as it likes.
 pub(super) struct Statement<'a>(BoxedSqlQuery<'a, Pg, SqlQuery>);
@@ -116,11 +115,11 @@ pub(super) enum Bound {
 
 impl Bound {
     fn to_postgres(self) -> PgTimestamp {
-        PgTimestamp(match self {
-            Self::Earliest => i64::MIN, // what PostgreSQL writes as -infinity
-            Self::At(at) => at.as_unix_micros() - POSTGRES_EPOCH_MICROS,
-            Self::Latest => i64::MAX, // infinity
-        })
+        match self {
+            Self::Earliest => PgTimestamp(i64::MIN), // what PostgreSQL writes as -infinity
+            Self::At(at) => SqlTimestamp(at).into(),
+            Self::Latest => PgTimestamp(i64::MAX), // infinity
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::SqliteRepository;
 use super::sql::{Transaction, plain, select_whole_runs};
 use super::statement::Statement;
-use crate::row::{ExistingRunRow, payload_columns, persistence_word, run_columns};
+use crate::row::{ExistingRunRow, payload_columns, persistence_word, run_columns, status};
 
 #[async_trait]
 impl CreateRuns for SqliteRepository {
@@ -23,10 +23,14 @@ impl CreateRuns for SqliteRepository {
     }
 }
 
-const RUN: &str = "INSERT INTO runtree_runs (namespace, id, workflow, status, priority, idempotency_key, unique_key, session_id, \
+const RUN: &str = concat!(
+    "INSERT INTO runtree_runs (namespace, id, workflow, status, priority, idempotency_key, unique_key, session_id, \
      user_id, fingerprint, max_attempts, worktree_name, worktree_branch, worktree_base, worktree_persistence, available_at, \
      created_at, updated_at) \
-     VALUES (?1, ?2, ?3, 'pending', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16) ON CONFLICT DO NOTHING";
+     VALUES (?1, ?2, ?3, ",
+    status!(Pending),
+    ", ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16) ON CONFLICT DO NOTHING"
+);
 
 const PAYLOAD: &str =
     "INSERT INTO runtree_run_payloads (namespace, run_id, input, metadata) VALUES (?1, ?2, ?3, ?4)";

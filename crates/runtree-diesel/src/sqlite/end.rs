@@ -11,10 +11,11 @@ use serde_json::json;
 use super::sql::Transaction;
 use super::statement::Statement;
 use super::{own, worktree};
+use crate::row::status;
 
 /// Ends a run for good: ?3 is the status, ?4 the reason, ?5 now. More changes and the guard follow.
 macro_rules! end_run {
-    ($changes:literal, $guard:literal) => {
+    ($changes:literal, $guard:expr) => {
         concat!(
             "UPDATE runtree_runs SET status = ?3, end_reason = ?4, ended_at = max(?5, coalesce(started_at, created_at)), ",
             "updated_at = max(?5, updated_at)", $changes, " WHERE namespace = ?1 AND id = ?2 AND ended_at IS NULL AND ", $guard
@@ -25,10 +26,14 @@ pub(super) use end_run;
 
 /// Lets a run wait again: ?3 is when it may start, ?4 now. More changes and the guard follow.
 macro_rules! wait_again {
-    ($changes:literal, $guard:literal) => {
+    ($changes:literal, $guard:expr) => {
         concat!(
-            "UPDATE runtree_runs SET status = 'pending', available_at = ?3, updated_at = max(?4, updated_at)", $changes,
-            " WHERE namespace = ?1 AND id = ?2 AND ended_at IS NULL AND ", $guard
+            "UPDATE runtree_runs SET status = ",
+            status!(Pending),
+            ", available_at = ?3, updated_at = max(?4, updated_at)",
+            $changes,
+            " WHERE namespace = ?1 AND id = ?2 AND ended_at IS NULL AND ",
+            $guard
         )
     };
 }
@@ -123,7 +128,10 @@ pub(super) fn end(
             (Event::Fail, fail(transaction, lease, error, retry_at)?)
         }
         Outcome::Killed | _ => {
-            const KILLED: &str = end_run!("", "status = 'running' AND token = ?6");
+            const KILLED: &str = end_run!(
+                "",
+                concat!("status = ", status!(Running), " AND token = ?6")
+            );
             (
                 Event::AcknowledgeCancel,
                 end_by(transaction, lease, Event::AcknowledgeCancel, KILLED)?,
@@ -148,11 +156,19 @@ pub(super) fn release(
 ) -> Result<Write<Run>, RepositoryError> {
     const KILLED: &str = end_run!(
         "",
-        "status = 'running' AND token = ?6 AND cancel_requested_at IS NOT NULL"
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?6 AND cancel_requested_at IS NOT NULL"
+        )
     );
     const RELEASED: &str = wait_again!(
         ", attempts = max(attempts - 1, 0)",
-        "status = 'running' AND token = ?5 AND cancel_requested_at IS NULL"
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?5 AND cancel_requested_at IS NULL"
+        )
     );
     let id = lease.run;
     if end_by(transaction, lease, Event::AcknowledgeCancel, KILLED)? {
@@ -178,8 +194,12 @@ pub(super) fn drop_lease(
 fn complete(transaction: &mut Transaction<'_>, lease: LeaseRef) -> Result<bool, RepositoryError> {
     const COMPLETED: &str = end_run!(
         "",
-        "status = 'running' AND token = ?6 AND EXISTS (SELECT 1 FROM runtree_run_leases l \
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?6 AND EXISTS (SELECT 1 FROM runtree_run_leases l \
              WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5)"
+        )
     );
     end_by(transaction, lease, Event::Complete, COMPLETED)
 }
@@ -193,15 +213,27 @@ fn fail(
 ) -> Result<bool, RepositoryError> {
     const KILLED: &str = end_run!(
         "",
-        "status = 'running' AND token = ?6 AND cancel_requested_at IS NOT NULL"
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?6 AND cancel_requested_at IS NOT NULL"
+        )
     );
     const RETRIED: &str = wait_again!(
         "",
-        "status = 'running' AND token = ?5 AND cancel_requested_at IS NULL AND attempts < max_attempts"
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?5 AND cancel_requested_at IS NULL AND attempts < max_attempts"
+        )
     );
     const FAILED: &str = end_run!(
         "",
-        "status = 'running' AND token = ?6 AND cancel_requested_at IS NULL"
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?6 AND cancel_requested_at IS NULL"
+        )
     );
     let is_done = end_by(transaction, lease, Event::FailCancelled, KILLED)?
         || match retry_at {

@@ -15,7 +15,7 @@ use super::rows::ClaimedRow;
 use super::sql::{Transaction, plain};
 use super::statement::Value;
 use super::{end, worktree};
-use crate::row::{WorktreeRow, persistence_word, worktree_columns};
+use crate::row::{WorktreeRow, persistence_word, status, worktree_columns};
 
 #[async_trait]
 impl OwnRuns for SqliteRepository {
@@ -87,8 +87,12 @@ impl OwnRuns for SqliteRepository {
 /// What may be claimed: ?2 is now, ?3 tells whether there is a site for worktrees.
 macro_rules! claim_guard {
     () => {
-        "status = 'pending' AND ended_at IS NULL AND cancel_requested_at IS NULL AND available_at <= ?2 \
+        concat!(
+            "status = ",
+            status!(Pending),
+            " AND ended_at IS NULL AND cancel_requested_at IS NULL AND available_at <= ?2 \
          AND (worktree_name IS NULL OR ?3)"
+        )
     };
 }
 
@@ -96,11 +100,18 @@ macro_rules! claim_guard {
 macro_rules! claim_of {
     ($index:literal, $which:literal) => {
         concat!(
-            "UPDATE runtree_runs SET status = 'running', token = token + 1, attempts = attempts + 1, ",
+            "UPDATE runtree_runs SET status = ",
+            status!(Running),
+            ", token = token + 1, attempts = attempts + 1, ",
             "started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) ",
-            "WHERE namespace = ?1 AND id IN (SELECT id FROM runtree_runs", $index, " WHERE namespace = ?1 AND ",
-            claim_guard!(), $which, " ORDER BY priority DESC, created_at, id LIMIT ?4) AND ",
-            claim_guard!(), " RETURNING id, attempts, token"
+            "WHERE namespace = ?1 AND id IN (SELECT id FROM runtree_runs",
+            $index,
+            " WHERE namespace = ?1 AND ",
+            claim_guard!(),
+            $which,
+            " ORDER BY priority DESC, created_at, id LIMIT ?4) AND ",
+            claim_guard!(),
+            " RETURNING id, attempts, token"
         )
     };
 }
@@ -236,9 +247,13 @@ fn renew(
     lease: LeaseRef,
     lease_time: LeaseTime,
 ) -> Result<Renewal, RepositoryError> {
-    const RENEW: &str = "UPDATE runtree_run_leases SET heartbeat_at = ?4, expires_at = ?5 \
+    const RENEW: &str = concat!(
+        "UPDATE runtree_run_leases SET heartbeat_at = ?4, expires_at = ?5 \
          WHERE namespace = ?1 AND run_id = ?2 AND expires_at > ?4 AND EXISTS (SELECT 1 FROM runtree_runs r \
-             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = 'running' AND r.token = ?3)";
+             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = ",
+        status!(Running),
+        " AND r.token = ?3)"
+    );
     let now = transaction.now();
     let expires_at = now.saturating_add(lease_time.get());
     let statement = transaction
@@ -262,9 +277,13 @@ fn record_child(
     lease: LeaseRef,
     child: &ProcessMark,
 ) -> Result<Write<()>, RepositoryError> {
-    const CHILD: &str = "UPDATE runtree_run_leases SET child_process = ?4 \
+    const CHILD: &str = concat!(
+        "UPDATE runtree_run_leases SET child_process = ?4 \
          WHERE namespace = ?1 AND run_id = ?2 AND EXISTS (SELECT 1 FROM runtree_runs r \
-             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = 'running' AND r.token = ?3)";
+             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = ",
+        status!(Running),
+        " AND r.token = ?3)"
+    );
     let statement = transaction
         .here(CHILD)
         .bind(lease.run.as_bytes())
@@ -280,15 +299,21 @@ fn worktree_ready(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
 ) -> Result<Write<WorktreeRecord>, RepositoryError> {
-    const READY: &str = "UPDATE runtree_run_worktrees SET state = 'ready', updated_at = max(?4, updated_at) \
+    const READY: &str = concat!(
+        "UPDATE runtree_run_worktrees SET state = 'ready', updated_at = max(?4, updated_at) \
          WHERE namespace = ?1 AND run_id = ?2 AND held_by = ?3 AND state = 'adding' AND EXISTS (SELECT 1 FROM runtree_runs r \
-             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = 'running' AND r.token = ?3)";
+             WHERE r.namespace = ?1 AND r.id = ?2 AND r.status = ",
+        status!(Running),
+        " AND r.token = ?3)"
+    );
     const READY_ALREADY: &str = concat!(
         "SELECT ",
         worktree_columns!(plain, plain, plain),
         " FROM runtree_run_worktrees w",
         " JOIN runtree_runs r ON r.namespace = w.namespace AND r.id = w.run_id",
-        " WHERE w.namespace = ?1 AND w.run_id = ?2 AND w.held_by = ?3 AND w.state = 'ready' AND r.status = 'running' AND r.token = ?3"
+        " WHERE w.namespace = ?1 AND w.run_id = ?2 AND w.held_by = ?3 AND w.state = 'ready' AND r.status = ",
+        status!(Running),
+        " AND r.token = ?3"
     );
     let now = transaction.now().as_unix_micros();
     let (run, token) = (lease.run.as_bytes(), lease.token.get());

@@ -14,20 +14,26 @@ use super::end::{Ending, drop_lease, end_run, wait_again};
 use super::rows::LeaseRefRow;
 use super::sql::{Transaction, plain};
 use super::statement::Value;
-use crate::row::{LeaseRow, lease_columns};
+use crate::row::{LeaseRow, lease_columns, status};
 
 pub(super) const LEASES: &str = concat!(
     "SELECT ",
     lease_columns!(plain, plain, plain),
     " FROM runtree_runs r INDEXED BY runtree_runs_running",
     " JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id",
-    " WHERE r.namespace = ?1 AND r.status = 'running' AND (?2 IS NULL OR l.owner_host = ?2) ORDER BY r.id"
+    " WHERE r.namespace = ?1 AND r.status = ",
+    status!(Running),
+    " AND (?2 IS NULL OR l.owner_host = ?2) ORDER BY r.id"
 );
 
-pub(super) const EXPIRED: &str = "SELECT r.id, r.token FROM runtree_runs r INDEXED BY runtree_runs_running \
+pub(super) const EXPIRED: &str = concat!(
+    "SELECT r.id, r.token FROM runtree_runs r INDEXED BY runtree_runs_running \
      LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id \
-     WHERE r.namespace = ?1 AND r.status = 'running' AND r.ended_at IS NULL AND (l.expires_at IS NULL OR l.expires_at <= ?2) \
-     ORDER BY l.expires_at, r.id LIMIT ?3";
+     WHERE r.namespace = ?1 AND r.status = ",
+    status!(Running),
+    " AND r.ended_at IS NULL AND (l.expires_at IS NULL OR l.expires_at <= ?2) \
+     ORDER BY l.expires_at, r.id LIMIT ?3"
+);
 
 #[async_trait]
 impl RescueRuns for SqliteRepository {
@@ -100,18 +106,30 @@ fn rescue_run(
 ) -> Result<Option<Rescued>, RepositoryError> {
     const KILLED: &str = end_run!(
         ", token = token + 1",
-        "status = 'running' AND token = ?6 AND cancel_requested_at IS NOT NULL AND (?7 OR NOT EXISTS (SELECT 1 \
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?6 AND cancel_requested_at IS NOT NULL AND (?7 OR NOT EXISTS (SELECT 1 \
              FROM runtree_run_leases l WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5))"
+        )
     );
     const WAITING: &str = wait_again!(
         ", token = token + 1",
-        "status = 'running' AND token = ?5 AND cancel_requested_at IS NULL AND attempts < max_attempts AND (?6 OR NOT EXISTS \
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?5 AND cancel_requested_at IS NULL AND attempts < max_attempts AND (?6 OR NOT EXISTS \
              (SELECT 1 FROM runtree_run_leases l WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?4))"
+        )
     );
     const LOST: &str = end_run!(
         ", token = token + 1",
-        "status = 'running' AND token = ?6 AND cancel_requested_at IS NULL AND (?7 OR NOT EXISTS (SELECT 1 \
+        concat!(
+            "status = ",
+            status!(Running),
+            " AND token = ?6 AND cancel_requested_at IS NULL AND (?7 OR NOT EXISTS (SELECT 1 \
              FROM runtree_run_leases l WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5))"
+        )
     );
     let is_done = give_up(transaction, lease, proof, Event::RescueKilled, KILLED)?
         || wait(transaction, lease, proof, WAITING)?

@@ -14,6 +14,7 @@ use super::end::{Ending, end_run};
 use super::own;
 use super::sql::Transaction;
 use super::statement::Statement;
+use crate::row::status;
 
 #[async_trait]
 impl StopRuns for SqliteRepository {
@@ -54,7 +55,7 @@ fn cancel_waiting(
 ) -> Result<bool, RepositoryError> {
     const CANCELLED: &str = end_run!(
         ", cancel_requested_at = ?6, cancel_mode = ?7, cancel_deadline = ?8, cancel_reason = ?9, cancelled_by = ?10",
-        "status = 'pending'"
+        concat!("status = ", status!(Pending))
     );
     end_without_owner(
         transaction,
@@ -77,7 +78,7 @@ fn kill_running(
          cancel_deadline = CASE WHEN cancel_requested_at IS NULL THEN ?8 ELSE cancel_deadline END, \
          cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN ?9 ELSE cancel_reason END, \
          cancelled_by = CASE WHEN cancel_requested_at IS NULL THEN ?10 ELSE cancelled_by END",
-        "status = 'running'"
+        concat!("status = ", status!(Running))
     );
     end_without_owner(transaction, id, request, Event::ForceKill, KILLED)
 }
@@ -106,12 +107,20 @@ fn cancel_running(
     id: RunId,
     request: &CancelRequest,
 ) -> Result<bool, RepositoryError> {
-    const NEW: &str = "UPDATE runtree_runs SET cancel_requested_at = ?3, cancel_mode = ?4, cancel_deadline = ?5, cancel_reason = ?6, \
+    const NEW: &str = concat!(
+        "UPDATE runtree_runs SET cancel_requested_at = ?3, cancel_mode = ?4, cancel_deadline = ?5, cancel_reason = ?6, \
          cancelled_by = ?7, updated_at = max(?3, updated_at) \
-         WHERE namespace = ?1 AND id = ?2 AND status = 'running' AND ended_at IS NULL AND cancel_requested_at IS NULL";
-    const FORCED: &str = "UPDATE runtree_runs SET cancel_mode = ?4, cancel_deadline = coalesce(?5, cancel_deadline), \
+         WHERE namespace = ?1 AND id = ?2 AND status = ",
+        status!(Running),
+        " AND ended_at IS NULL AND cancel_requested_at IS NULL"
+    );
+    const FORCED: &str = concat!(
+        "UPDATE runtree_runs SET cancel_mode = ?4, cancel_deadline = coalesce(?5, cancel_deadline), \
          cancel_reason = coalesce(?6, cancel_reason), cancelled_by = coalesce(?7, cancelled_by), updated_at = max(?3, updated_at) \
-         WHERE namespace = ?1 AND id = ?2 AND status = 'running' AND ended_at IS NULL AND cancel_mode = 'graceful'";
+         WHERE namespace = ?1 AND id = ?2 AND status = ",
+        status!(Running),
+        " AND ended_at IS NULL AND cancel_mode = 'graceful'"
+    );
     let intent = CancelIntent::of(request, transaction.now());
     let mut is_done = transaction.applies(bind_intent(
         transaction.here(NEW).bind(id.as_bytes()),

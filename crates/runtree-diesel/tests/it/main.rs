@@ -1,6 +1,8 @@
 //! One binary for every test of this crate that goes through its public face.
 
+mod instants;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod words;

@@ -30,6 +30,66 @@
 //! - [`Clock`]: where the present comes from; [`SystemClock`] in production,
 //!   [`ManualClock`] in tests.
 //!
+//! # Why a timestamp without an offset is refused
+//!
+//! `2025-06-22 12:00:00` names no instant: it names one in every zone. Whoever reads it must add a
+//! zone, and adds the one at hand: the process's, the database session's, the machine's. Two readers
+//! then disagree by hours, with no error anywhere, and it shows first where they meet: runs that are
+//! due in the past, durations below zero, a filter that finds the wrong day.
+//!
+//! ```
+//! use runtree_time::{NaivePolicy, Normalizer, ParseErrorKind, Timestamp, UtcOffset};
+//!
+//! let naive = "2025-06-22 12:00:00";
+//!
+//! // One text, read by a worker in New York (four hours behind UTC in summer) and one in London
+//! // (an hour ahead): two instants, five hours apart.
+//! let read_in = |offset| Normalizer::interop().naive(NaivePolicy::AssumeOffset(offset)).parse(naive);
+//! let new_york = read_in(UtcOffset::from_hours(-4)?)?;
+//! let london = read_in(UtcOffset::from_hours(1)?)?;
+//! let apart = new_york.duration_since(london).expect("New York's noon is the later one");
+//! assert_eq!(apart.as_secs(), 5 * 60 * 60);
+//!
+//! // So nothing here guesses. By default the text is an error, which says where and what to write.
+//! let error = naive.parse::<Timestamp>().unwrap_err();
+//! assert_eq!(error.kind(), ParseErrorKind::Naive);
+//! assert_eq!(
+//!     error.to_string(),
+//!     "missing offset at byte 19 of \"2025-06-22 12:00:00\" (end with Z or an offset such as +02:00)",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What to do instead, the best first:
+//!
+//! 1. Have the sender write the offset: `2025-06-22T12:00:00-04:00`. Everything here always does.
+//! 2. Where the sender cannot be changed but its zone is known, say so once, where its texts come in,
+//!    as above: [`Normalizer::interop`] with [`NaivePolicy::AssumeUtc`] or [`NaivePolicy::AssumeOffset`].
+//! 3. Where the sender's zone has summer time, no one offset is right all year: resolve the zone with a
+//!    library that knows its rules, such as `jiff`, and convert the instant.
+//!
+//! Naive values of [`time`] (`PrimitiveDateTime`, `Date`) take the same way: there is no `From` for them,
+//! only [`Normalizer::primitive_date_time`] and [`Normalizer::date`].
+//!
+//! # Which type for what
+//!
+//! | you have | you write |
+//! |---|---|
+//! | the present | [`Clock::now`] of a clock that was passed in |
+//! | a text of a service that writes offsets | `text.parse::<Timestamp>()` |
+//! | a text of anything else | [`Normalizer::interop`] and [`Normalizer::parse`] |
+//! | a number | [`Timestamp::from_unix_seconds`], `_millis`, `_micros` or `_nanos`: its unit is never guessed |
+//! | bounds a person typed | [`TimeRange::parse`]: half-open, a date as the end includes that day |
+//! | a field in serde | [`Timestamp`]; `#[serde(with = "runtree_time::serde_micros")]` for a number |
+//! | a column | [`Timestamp::as_unix_micros`] as an integer, or the 27 bytes of [`Timestamp::to_text`] |
+//!
+//! # Why microseconds, why floored
+//!
+//! They are what PostgreSQL keeps. A finer instant that comes back from the store would differ from the
+//! one that went in; here it is cut once, on the way in, and always toward the past, before 1970 as well
+//! as after. Rounded, the last moment of a year would be in the next one; [`SubMicros::Reject`] is for
+//! whoever wants an error instead.
+//!
 //! # What it does not do
 //!
 //! Time zones by name, local time, calendars other than the Gregorian,
@@ -43,11 +103,12 @@
 //! - Order of values, order of canonical texts and order of unix microseconds are the same.
 //! - Reading a canonical text gives back the value it was made of.
 //! - Flooring keeps order: of two instants, the earlier never becomes the later.
-//! - No input panics, and reading allocates nothing.
+//! - No input panics, and neither reading a text, nor refusing one, nor writing one allocates.
 //! - An error shows at most 32 bytes of the input, escaped.
 //!
 //! # Limits
 //!
+//! - A text has at most 64 bytes, 128 under the interop profile.
 //! - Leap seconds are read, not kept: 23:59:60 becomes 23:59:59.999999.
 //! - `-00:00` is read as UTC; that it declares the local offset unknown is lost.
 //! - Annotations in brackets (RFC 9557) are skipped under the interop profile, never honoured.

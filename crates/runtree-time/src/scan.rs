@@ -179,7 +179,7 @@ mod at {
 /// The forms that errors name.
 mod hint {
     pub(super) const FORM: &str = "write YYYY-MM-DDTHH:MM:SSZ";
-    pub(super) const NOTHING_AROUND: &str = "nothing may follow a timestamp, not even white space";
+    pub(super) const NOTHING_AROUND: &str = "leave out what follows the timestamp, white space too";
     pub(super) const SEPARATOR: &str = "write T or one space between date and time";
     pub(super) const OFFSET: &str = "end with Z or an offset such as +02:00";
     pub(super) const FRACTION: &str =
@@ -257,8 +257,14 @@ impl<'a> Scanner<'a> {
     /// Checks what concerns the text as a whole.
     fn check_whole(&self) -> Result<(), Fault> {
         let (limit, limit_hint) = match self.rules.profile {
-            Profile::Strict => (Self::STRICT_LIMIT, "give at most 64 bytes"),
-            Profile::Interop => (Self::INTEROP_LIMIT, "give at most 128 bytes"),
+            Profile::Strict => (
+                Self::STRICT_LIMIT,
+                "write YYYY-MM-DDTHH:MM:SSZ in at most 64 bytes",
+            ),
+            Profile::Interop => (
+                Self::INTEROP_LIMIT,
+                "write YYYY-MM-DDTHH:MM:SSZ in at most 128 bytes",
+            ),
         };
         if self.input.is_empty() {
             return Err(fault(Kind::Empty, 0, hint::FORM));
@@ -446,7 +452,7 @@ impl<'a> Scanner<'a> {
         let local = date.unix_day() * DAY_MICROS + time.micros_of_day() + i64::from(micros);
         let instant = Self::instant(local, offset)?;
         if leap && !ends_a_month(instant) {
-            let hint = "second 60 is only at 23:59 UTC on the last day of a month";
+            let hint = "use a second up to 59: 60 is only at 23:59 UTC on the last day of a month";
             return Err(fault(Kind::LeapSecond, at::SECOND, hint));
         }
         Ok(instant)

@@ -91,6 +91,21 @@ fn the_fuzz_body_holds_on_every_case() {
     }
 }
 
+/// The invalid cases for other tests: name, text, and each set of rules that it is read under.
+pub(crate) fn invalid() -> impl Iterator<Item = (String, String, Normalizer)> {
+    cases("invalid", &[]).into_iter().flat_map(|case| {
+        let (name, input) = (case.name.clone(), case.input());
+        let rules = case.rules().into_iter();
+        rules.map(move |rules| (name.clone(), input.clone(), rules))
+    })
+}
+
+/// The texts of all cases, valid and invalid.
+pub(crate) fn texts() -> Vec<String> {
+    let (valid, invalid) = (cases("valid", &[]), cases("invalid", &[]));
+    valid.iter().chain(&invalid).map(Case::input).collect()
+}
+
 struct Case {
     name: String,
     file: String,

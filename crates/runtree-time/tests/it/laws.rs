@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use runtree_testkit::fuzz;
 use runtree_time::{
     ConvertErrorKind, NaivePolicy, Normalizer, SubMicros, TimeRange, Timestamp, UtcOffset,
@@ -27,8 +27,110 @@ fn any_timestamp() -> impl Strategy<Value = Timestamp> {
     })
 }
 
+/// Two instants, near each other more often than not: far ones differ in their first digits.
+fn any_pair() -> impl Strategy<Value = (Timestamp, Timestamp)> {
+    let steps = vec![1_u64, 9, 999_999, 1_000_000, 60_000_000, 86_400_000_000];
+    let step = prop::sample::select(steps).prop_map(Duration::from_micros);
+    prop_oneof![
+        (any_timestamp(), any_timestamp()),
+        (any_timestamp(), step.clone()).prop_map(|(one, step)| (one, one.saturating_add(step))),
+        (any_timestamp(), step).prop_map(|(one, step)| (one, one.saturating_sub(step))),
+    ]
+}
+
+/// Any offset, none and the largest more often than their share.
 fn any_offset() -> impl Strategy<Value = UtcOffset> {
-    (-1439_i16..=1439).prop_map(|minutes| UtcOffset::from_minutes(minutes).unwrap())
+    let edges = vec![-1439, -60, -1, 0, 1, 60, 1439];
+    prop_oneof![
+        2 => -1439_i16..=1439,
+        1 => prop::sample::select(edges),
+    ]
+    .prop_map(|minutes| UtcOffset::from_minutes(minutes).unwrap())
+}
+
+/// A way to write an instant, of all that one of the profiles reads.
+#[derive(Debug, Clone)]
+struct Spelling {
+    offset: UtcOffset,
+    /// Between date and time, and for a zero offset: as it is, or its letter.
+    separator: char,
+    letter: Option<char>,
+    /// Digits of the fraction, where they say what the instant needs.
+    digits: usize,
+    /// What only the interop profile reads.
+    comma: bool,
+    compact_offset: bool,
+    short: bool,
+    annotation: &'static str,
+}
+
+impl Spelling {
+    /// Writes an instant; `None` where its local date leaves the years 1 to 9999.
+    fn write(&self, instant: Timestamp) -> Option<String> {
+        let local = instant.as_unix_micros() + i64::from(self.offset.minutes()) * 60_000_000;
+        let local = Timestamp::from_unix_micros(local).ok()?.to_text();
+        let (date, time) = (&local[..10], &local[11..]);
+        let (seconds, micros) = (&time[6..8], &time[9..15]);
+        let needed = micros.trim_end_matches('0').len();
+        let fraction = format!("{micros}000000");
+        let digits = self.digits.max(needed);
+        let mark = if self.comma { ',' } else { '.' };
+        let mut text = format!("{date}{}{}", self.separator, &time[..5]);
+        if !(self.short && seconds == "00" && digits == 0) {
+            text.push(':');
+            text.push_str(seconds);
+        }
+        if digits > 0 {
+            text.push(mark);
+            text.push_str(&fraction[..digits]);
+        }
+        text.push_str(&self.write_offset());
+        text.push_str(self.annotation);
+        Some(text)
+    }
+
+    fn write_offset(&self) -> String {
+        let colon = self.offset.to_string();
+        match self.letter {
+            Some(letter) if self.offset == UtcOffset::UTC => letter.to_string(),
+            _ if self.compact_offset && self.short && colon.ends_with(":00") => {
+                colon[..3].to_owned()
+            }
+            _ if self.compact_offset => colon.replace(':', ""),
+            _ => colon,
+        }
+    }
+}
+
+fn strict_spelling() -> impl Strategy<Value = Spelling> {
+    let letter = prop::option::of(prop::sample::select(vec!['Z', 'z']));
+    let separator = prop::sample::select(vec!['T', 't', ' ']);
+    (any_offset(), separator, letter, 0_usize..=12).prop_map(
+        |(offset, separator, letter, digits)| Spelling {
+            offset,
+            separator,
+            letter,
+            digits,
+            comma: false,
+            compact_offset: false,
+            short: false,
+            annotation: "",
+        },
+    )
+}
+
+fn any_spelling() -> impl Strategy<Value = Spelling> {
+    let annotations = vec!["", "[Europe/Paris]", "[u-ca=hebrew]", "[+02:00][_x=1]"];
+    let interop = (any::<[bool; 3]>(), prop::sample::select(annotations));
+    (strict_spelling(), interop).prop_map(
+        |(strict, ([comma, compact_offset, short], annotation))| Spelling {
+            comma,
+            compact_offset,
+            short,
+            annotation,
+            ..strict
+        },
+    )
 }
 
 /// Texts that are nearly timestamps: pieces of valid ones in an order that is mostly right.
@@ -39,6 +141,40 @@ fn near_timestamps() -> impl Strategy<Value = String> {
     let annotation = "(\\[!?[A-Za-z=/+0-9:-]{0,9}\\]?){0,2}";
     let pattern = format!("{date}([Tt _]{time}{offset}{annotation})?.?");
     proptest::string::string_regex(&pattern).expect("because the pattern is one")
+}
+
+/// What the laws are tried on: without the edges they would hold too easily.
+#[test]
+fn the_generators_reach_the_edges() {
+    fn drawn<S: Strategy>(strategy: S) -> Vec<S::Value> {
+        let mut runner = TestRunner::deterministic();
+        let mut draw = || strategy.new_tree(&mut runner).unwrap().current();
+        (0..4_000).map(|_| draw()).collect()
+    }
+    let instants = drawn(any_timestamp());
+    for edge in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+        assert!(instants.contains(&edge), "{edge}");
+    }
+    let negative =
+        |instant: &&Timestamp| instant.as_unix_micros() < 0 && instant.subsec_micros() > 0;
+    assert!(instants.iter().filter(negative).count() > 500);
+    let offsets = drawn(any_offset());
+    for minutes in [-1439, -1, 0, 1, 1439] {
+        assert!(
+            offsets.iter().any(|offset| offset.minutes() == minutes),
+            "{minutes}"
+        );
+    }
+    let pairs = drawn(any_pair());
+    let neighbours = |(one, another): &&(Timestamp, Timestamp)| {
+        one.as_unix_micros().abs_diff(another.as_unix_micros()) == 1
+    };
+    assert!(pairs.iter().filter(neighbours).count() > 100);
+    let written = drawn((any_timestamp(), any_spelling()));
+    let written = written
+        .iter()
+        .filter(|(instant, spelling)| spelling.write(*instant).is_some());
+    assert!(written.count() > 3_000);
 }
 
 proptest! {
@@ -71,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn order_of_texts_is_order_of_instants(one in any_timestamp(), another in any_timestamp()) {
+    fn order_of_texts_is_order_of_instants((one, another) in any_pair()) {
         let order = one.cmp(&another);
         prop_assert_eq!(one.to_text().as_str().cmp(another.to_text().as_str()), order);
         prop_assert_eq!(one.to_text().cmp(&another.to_text()), order);
@@ -79,7 +215,17 @@ proptest! {
     }
 
     #[test]
-    fn normalizing_twice_is_normalizing_once(text in near_timestamps()) {
+    fn normalizing_twice_is_normalizing_once(instant in any_timestamp(), spelling in any_spelling()) {
+        if let Some(text) = spelling.write(instant) {
+            let once = Normalizer::interop().parse(&text).unwrap();
+            for rules in [Normalizer::strict(), Normalizer::interop()] {
+                prop_assert_eq!(rules.parse(&once.to_text()), Ok(once), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn normalizing_twice_is_normalizing_once_whatever_is_read(text in near_timestamps()) {
         let rules = Normalizer::interop().naive(NaivePolicy::AssumeUtc);
         if let Ok(once) = rules.parse(&text) {
             prop_assert_eq!(rules.parse(&once.to_text()), Ok(once));
@@ -88,22 +234,35 @@ proptest! {
     }
 
     #[test]
-    fn an_instant_is_the_same_written_at_any_offset(
+    fn an_instant_is_the_same_in_any_spelling_at_any_offset(
+        instant in any_timestamp(),
+        strict in strict_spelling(),
+        any in any_spelling(),
+    ) {
+        if let Some(text) = strict.write(instant) {
+            prop_assert_eq!(text.parse::<Timestamp>(), Ok(instant), "{}", text);
+            let foreign = OffsetDateTime::parse(&text, &Rfc3339).unwrap();
+            prop_assert_eq!(Timestamp::try_from(foreign), Ok(instant), "{}", text);
+        }
+        if let Some(text) = any.write(instant) {
+            prop_assert_eq!(Normalizer::interop().parse(&text), Ok(instant), "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_naive_text_is_the_instant_at_the_offset_of_the_policy(
         instant in any_timestamp(),
         offset in any_offset(),
-        digits in 6_usize..=12,
     ) {
         let local = instant.as_unix_micros() + i64::from(offset.minutes()) * 60_000_000;
         // Where the local date leaves the years 1 to 9999 there is no such text.
         if let Ok(local) = Timestamp::from_unix_micros(local) {
-            let local = local.to_text();
-            let zeros = "0".repeat(digits - 6);
-            let text = format!("{}{zeros}{offset}", local.trim_end_matches('Z'));
-            prop_assert_eq!(text.parse::<Timestamp>(), Ok(instant), "{}", text);
-
             let naive = NaivePolicy::AssumeOffset(offset);
-            let rules = Normalizer::interop().naive(naive);
-            prop_assert_eq!(rules.parse(local.trim_end_matches('Z')), Ok(instant));
+            let text = local.to_text();
+            let text = text.trim_end_matches('Z');
+            prop_assert_eq!(Normalizer::interop().naive(naive).parse(text), Ok(instant));
+            prop_assert!(Normalizer::interop().parse(text).is_err());
+            prop_assert!(Normalizer::strict().naive(naive).parse(text).is_err());
         }
     }
 

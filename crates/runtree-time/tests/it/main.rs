@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the message")]
 
+mod allocations;
 mod clock;
 mod convert;
 mod corpus;
@@ -11,4 +12,5 @@ mod forms;
 mod laws;
 mod policies;
 mod ranges;
+mod suites;
 mod values;

@@ -12,12 +12,79 @@
 //! # Ok::<(), runtree_status::TransitionError>(())
 //! ```
 //!
+//! # First steps
+//!
+//! A status is a word in a row. What is stored is read tolerantly, what a person types is not, and
+//! a word of a newer version goes through an older one unharmed:
+//!
+//! ```
+//! use runtree_status::{Event, RunStatus};
+//!
+//! let stored = RunStatus::from_stored("quarantined")?; // a newer version wrote it
+//! assert_eq!(stored.to_string(), "quarantined"); // shown, listed and written back as it is
+//! assert!(stored.apply(Event::Claim).is_err()); // and nothing here acts on it
+//!
+//! let typed = "quarantined".parse::<RunStatus>().unwrap_err();
+//! assert_eq!(
+//!     typed.to_string(),
+//!     "\"quarantined\" is not a run status; \
+//!      expected one of: pending, running, completed, failed, killed",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A refused event says whether there was nothing to do or something was wrong, so that a repeated
+//! request is told from a mistaken one:
+//!
+//! ```
+//! use runtree_status::{Event, RunStatus, TransitionErrorKind};
+//!
+//! let again = RunStatus::Killed.apply(Event::ForceKill).unwrap_err();
+//! assert_eq!(again.kind(), TransitionErrorKind::NoOp);
+//! let too_late = RunStatus::Completed.apply(Event::ForceKill).unwrap_err();
+//! assert_eq!(too_late.kind(), TransitionErrorKind::Invalid);
+//! ```
+//!
 //! # Types
 //!
 //! [`RunStatus`] is the stored word and [`EndReason`] the stored word of why a run ended;
 //! both keep words they do not know in an inline [`Word`]. [`Phase`] is what people see,
 //! computed by [`phase`]. An [`Event`] moves a run as its row of [`TRANSITIONS`] says;
 //! [`RunStatus::apply`] is the one place that asks the table.
+//!
+//! # Why only five words
+//!
+//! Scheduled, queued, retrying, cancelling, timed out, lost: each is true *beside* a status, not in its
+//! place. As statuses they multiply (a run can be cancelling while it backs off) and every query must
+//! know all of them. They are columns, and [`phase`] computes from them the one word that people see.
+//!
+//! ```
+//! use runtree_status::{EndReason, Phase, PhaseInput, RunStatus, phase};
+//!
+//! let run = PhaseInput {
+//!     status: RunStatus::Running,
+//!     is_due: true,
+//!     is_cancel_requested: true,
+//!     has_ended: false,
+//!     end_reason: None,
+//! };
+//! assert_eq!(phase(&run), Phase::Cancelling);
+//!
+//! let ended = PhaseInput {
+//!     status: RunStatus::Failed,
+//!     has_ended: true,
+//!     end_reason: Some(EndReason::TimedOut),
+//!     ..run
+//! };
+//! assert_eq!(phase(&ended).to_string(), "ended (timed_out)");
+//! ```
+//!
+//! # Why an unknown word is no error
+//!
+//! Two versions share a store while one is rolled out. If the older one failed on a word it does not
+//! know, one new row would break every listing; if it took the word for a known one, it would act on a
+//! run that it does not understand. Kept as [`RunStatus::Unknown`], the row is listed, ordered last,
+//! and left alone. Whether such a run has ended, its `ended_at` says.
 //!
 //! # What it does not do
 //!

@@ -382,7 +382,8 @@ impl TransitionError {
 #[non_exhaustive]
 pub enum TransitionErrorKind {
     /// The status already is where the event would lead. Treat a repeated ending as done;
-    /// whether it was this caller's doing, the fencing token tells, not the status.
+    /// whether it was this caller's doing, the fencing token tells, not the status. A claim is
+    /// never repeated: a run that already runs is somebody else's.
     NoOp,
     /// The event is not allowed in this status. Read the run again and give up the event.
     Invalid,

@@ -1,4 +1,4 @@
-//! Fuzzes the readers of run ids and of endings of run ids; the body and what it asserts are in the test kit.
+//! Fuzzes the readers of run ids, owner ids and endings of ids; the body and what it asserts are in the test kit.
 
 #![no_main]
 

@@ -18,12 +18,14 @@ const RUN_PREFIX: &str = "runtree/";
 
 /// Names a branch, without `refs/heads/`.
 ///
-/// A name is accepted exactly when `git check-ref-format --branch` accepts it and, beyond
-/// that, it has at most 200 bytes and cannot be mistaken for a name that git resolves
-/// itself: `@` and `HEAD` in any case are refused.
+/// A name is accepted exactly when `git check-ref-format --branch` accepts it as it stands
+/// and, beyond that, it has at most 200 bytes, no `@{`, and is neither `@` nor `HEAD` in any
+/// case, which git resolves to what is checked out.
 ///
-/// Two names that differ only by case are one file on some file systems;
-/// [`eq_ignore_case`](Self::eq_ignore_case) finds them.
+/// The names of [`for_run`](Self::for_run) are of `[a-z0-9_/-]` and mean the same on every
+/// file system. A name that a person chose need not: git itself takes `con` or `a|b`, which
+/// Windows cannot have as files, and two names that differ only by case are one file on some
+/// file systems; [`eq_ignore_case`](Self::eq_ignore_case) finds those.
 ///
 /// # Examples
 ///
@@ -93,10 +95,15 @@ impl BranchName {
     }
 
     /// Returns whether a file system that ignores case may take both names for one.
+    ///
+    /// It rather says so once too often: `straße` and `STRASSE` are equal here. Accents are
+    /// compared as they are written; where a file system also takes the two ways of writing
+    /// `é` for one, that is not found.
     #[must_use]
     pub fn eq_ignore_case(&self, other: &Self) -> bool {
-        let lower = |name: &Self| name.as_str().to_lowercase();
-        lower(self) == lower(other)
+        // Some letters meet only in upper case: `ſ` and `s`, `ß` and `ss`, `ς` and `σ`.
+        let folded = |name: &Self| name.as_str().to_uppercase().to_lowercase();
+        folded(self) == folded(other)
     }
 }
 

@@ -60,7 +60,7 @@ impl IdEnding {
             );
         }
         let lower = trimmed.to_ascii_lowercase();
-        if let Err(error) = base32::decode(lower.as_bytes()) {
+        if let Err(error) = base32::decode_short(lower.as_bytes()) {
             return match error {
                 base32::Base32Error::Digit { at } => fail(
                     ParseErrorKind::Character,
@@ -93,7 +93,7 @@ impl IdEnding {
     /// With [`mask`](Self::mask) a store can match without knowing the text.
     #[must_use]
     pub fn value(&self) -> u128 {
-        base32::decode(self.as_str().as_bytes())
+        base32::decode_short(self.as_str().as_bytes())
             .expect("because the characters were decoded when it was made")
     }
 

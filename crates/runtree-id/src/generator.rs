@@ -21,9 +21,10 @@ const ENTROPY_BYTES: usize = 8;
 /// of other processes need not know of each other. Share one generator behind an `Arc`
 /// where the order of its ids matters.
 ///
-/// When the clock steps back by up to ten seconds, the generator counts on. When it steps
-/// back further, the generator starts again from the clock and reports it: from there the
-/// order of ids is that of the clock, and their uniqueness rests on the random bits.
+/// While the clock is up to ten seconds behind the latest instant it has shown, in one step
+/// or in many, the generator counts on. When it is further behind, the generator starts again
+/// from the clock and reports it: from there the order of ids is that of the clock, and
+/// their uniqueness rests on the random bits.
 ///
 /// It keeps no random bytes between calls, so it stays safe when the process forks.
 ///
@@ -225,8 +226,9 @@ impl From<Refused> for GenerateError {
 pub enum GenerateErrorKind {
     /// The source gave no random bytes. Try again; if it stays so, tell a person.
     Entropy,
-    /// Ids were drawn a second ahead of the clock, because it stands still or they are drawn
-    /// faster than four million a second. Wait a moment and try again.
+    /// Ids were drawn a second ahead of the latest instant the clock has shown, because it
+    /// stands still, has stepped back, or they are drawn faster than four million a second.
+    /// Wait a moment and try again.
     ClockStalled,
     /// The clock shows an instant before 1970. Set the machine's clock.
     ClockTooEarly,

@@ -44,11 +44,14 @@ pub trait Id:
 }
 
 /// Holds the canonical text of an id, on the stack; dereferences to `str`.
+// Aligned, because the standard library looks at whole words of a text only from an aligned one on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(align(8))]
 pub struct IdText([u8; TEXT_BYTES]);
 
 impl IdText {
     /// Returns the text.
+    #[inline]
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("because prefix and alphabet are ASCII")
@@ -153,6 +156,7 @@ macro_rules! typed_id {
             }
 
             /// Returns the canonical text, on the stack.
+            #[inline]
             #[must_use]
             pub fn to_text(self) -> IdText {
                 encode($prefix, self.0)
@@ -209,11 +213,23 @@ macro_rules! typed_id {
         }
 
         /// Reads the canonical text and nothing else.
+        impl From<$name> for String {
+            /// Returns the canonical text, without the detour that formatting takes.
+            #[inline]
+            fn from(id: $name) -> Self {
+                id.to_text().as_str().to_owned()
+            }
+        }
+
         impl std::str::FromStr for $name {
             type Err = ParseError;
 
+            #[inline]
             fn from_str(text: &str) -> Result<Self, ParseError> {
-                decode($what, $prefix, text).and_then(Self::from_uuid)
+                match decode($prefix, text) {
+                    Some(uuid) if is_id(uuid) => Ok(Self(uuid)),
+                    Some(_) | None => Err(refusal($what, $prefix, text)),
+                }
             }
         }
 
@@ -261,25 +277,47 @@ typed_id! {
     pub struct OwnerId;
 }
 
+/// The last millisecond of the year 9999.
+const LAST_MILLI: u128 = Timestamp::MAX.as_unix_micros().unsigned_abs() as u128 / 1000;
+
 /// Checks version, variant and instant.
+#[inline]
 fn check(what: &'static str, uuid: Uuid) -> Result<Uuid, ParseError> {
-    if uuid.get_version_num() != 7 || uuid.get_variant() != Variant::RFC4122 {
-        return Err(ParseError::new(
-            what,
-            uuid,
-            ParseErrorKind::Version,
-            "only UUIDs of version 7 and the RFC 9562 variant are",
-        ));
+    if is_id(uuid) {
+        Ok(uuid)
+    } else {
+        Err(no_id(what, uuid))
     }
-    if timestamp(uuid).is_none() {
-        return Err(ParseError::new(
+}
+
+#[inline]
+fn is_id(uuid: Uuid) -> bool {
+    has_version(uuid) && uuid.as_u128() >> 80 <= LAST_MILLI
+}
+
+#[inline]
+fn has_version(uuid: Uuid) -> bool {
+    uuid.get_version_num() == 7 && uuid.get_variant() == Variant::RFC4122
+}
+
+/// Says why a UUID is no id, which is known.
+#[cold]
+fn no_id(what: &'static str, uuid: Uuid) -> ParseError {
+    if has_version(uuid) {
+        ParseError::new(
             what,
             uuid,
             ParseErrorKind::Range,
             "its instant lies past the year 9999",
-        ));
+        )
+    } else {
+        ParseError::new(
+            what,
+            uuid,
+            ParseErrorKind::Version,
+            "only UUIDs of version 7 and the RFC 9562 variant are",
+        )
     }
-    Ok(uuid)
 }
 
 /// Returns the instant in the first 48 bits.
@@ -288,56 +326,76 @@ fn timestamp(uuid: Uuid) -> Option<Timestamp> {
     Timestamp::from_unix_millis(millis).ok()
 }
 
+#[inline]
 fn encode(prefix: &str, uuid: Uuid) -> IdText {
     let mut text = [b'_'; TEXT_BYTES];
     text[..PREFIX_BYTES].copy_from_slice(prefix.as_bytes());
-    text[PREFIX_BYTES + 1..].copy_from_slice(&base32::encode(uuid.as_u128()));
+    let digits = text.last_chunk_mut();
+    base32::encode(
+        uuid.as_u128(),
+        digits.expect("because a text is longer than its digits"),
+    );
     IdText(text)
 }
 
-fn decode(what: &'static str, prefix: &str, text: &str) -> Result<Uuid, ParseError> {
+/// Reads a text; whether the UUID is an id is not looked at.
+#[inline]
+fn decode(prefix: &str, text: &str) -> Option<Uuid> {
+    let digits = digits(prefix, text)?;
+    base32::decode(digits).ok().map(Uuid::from_u128)
+}
+
+/// Returns the characters after the prefix, of a text of the right length.
+#[inline]
+fn digits<'a>(prefix: &str, text: &'a str) -> Option<&'a [u8; base32::LENGTH]> {
+    let text: &[u8; TEXT_BYTES] = text.as_bytes().try_into().ok()?;
+    let (head, digits) = text.split_first_chunk::<PREFIX_BYTES>()?;
+    let (underscore, digits) = digits.split_first()?;
+    let is_prefix = head.as_slice() == prefix.as_bytes() && *underscore == b'_';
+    digits.try_into().ok().filter(|_| is_prefix)
+}
+
+/// Says what is wrong with a text that is known to be wrong.
+#[cold]
+fn refusal(what: &'static str, prefix: &str, text: &str) -> ParseError {
     let fail = |kind, detail: String| ParseError::new(what, text, kind, detail);
     if text.is_empty() {
-        return Err(fail(ParseErrorKind::Empty, "it is empty".to_owned()));
+        return fail(ParseErrorKind::Empty, "it is empty".to_owned());
     }
     if text.len() != TEXT_BYTES {
         let length = text.len();
-        return Err(fail(
+        return fail(
             ParseErrorKind::Length,
             format!(
                 "it has {length} bytes; it should be {prefix}_ and {} characters",
                 base32::LENGTH
             ),
-        ));
+        );
     }
-    let digits = text
-        .strip_prefix(prefix)
-        .and_then(|rest| rest.strip_prefix('_'))
-        .ok_or_else(|| {
-            fail(
-                ParseErrorKind::Prefix,
-                format!("it should begin with {prefix}_ in lower case"),
-            )
-        })?;
-    base32::decode(digits.as_bytes())
-        .map(Uuid::from_u128)
-        .map_err(|error| match error {
-            Base32Error::Digit { at } if digits.as_bytes()[at].is_ascii_uppercase() => fail(
-                ParseErrorKind::Case,
-                "it has upper-case letters; write it in lower case".to_owned(),
+    let Some(digits) = digits(prefix, text) else {
+        return fail(
+            ParseErrorKind::Prefix,
+            format!("it should begin with {prefix}_ in lower case"),
+        );
+    };
+    match base32::decode(digits) {
+        Err(Base32Error::Digit { at }) if digits[at].is_ascii_uppercase() => fail(
+            ParseErrorKind::Case,
+            "it has upper-case letters; write it in lower case".to_owned(),
+        ),
+        Err(Base32Error::Digit { at }) => fail(
+            ParseErrorKind::Character,
+            format!(
+                "the byte at {} is not one of 0-9 and a-z without i, l, o, u",
+                at + PREFIX_BYTES + 1
             ),
-            Base32Error::Digit { at } => fail(
-                ParseErrorKind::Character,
-                format!(
-                    "the byte at {} is not one of 0-9 and a-z without i, l, o, u",
-                    at + PREFIX_BYTES + 1
-                ),
-            ),
-            Base32Error::Overflow => fail(
-                ParseErrorKind::Range,
-                "it stands for more than 128 bits; the first character is at most 7".to_owned(),
-            ),
-        })
+        ),
+        Err(Base32Error::Overflow) => fail(
+            ParseErrorKind::Range,
+            "it stands for more than 128 bits; the first character is at most 7".to_owned(),
+        ),
+        Ok(number) => no_id(what, Uuid::from_u128(number)),
+    }
 }
 
 /// Removes what a person may add: white space and upper case.

@@ -96,14 +96,20 @@ fn in_range(nanos: i128) -> bool {
     (Timestamp::MIN.as_unix_nanos()..Timestamp::MAX.as_unix_nanos() + 1_000).contains(&nanos)
 }
 
-/// Feeds text to every reader of run ids and of their endings.
+/// Feeds text to every reader of run ids, of owner ids and of their endings.
 ///
 /// # Panics
 ///
 /// When a text is accepted that is not the canonical text of what was read.
 pub fn run_id(bytes: &[u8]) {
-    use runtree_id::{IdEnding, RunId};
+    use runtree_id::{IdEnding, OwnerId, RunId};
 
+    if let Some(bytes) = bytes.first_chunk()
+        && let Ok(id) = RunId::from_bytes(*bytes)
+    {
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(id.timestamp() >= Timestamp::UNIX_EPOCH);
+    }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
@@ -112,6 +118,15 @@ pub fn run_id(bytes: &[u8]) {
         assert_eq!(RunId::from_bytes(*id.as_bytes()), Ok(id));
         assert_eq!(RunId::parse_human(text), Ok(id));
         assert!(id.short().matches(&id));
+        // The same UUID is an owner's as well, and its text nobody else's.
+        let owner = OwnerId::from_uuid(*id.as_uuid()).expect("is version 7 as well");
+        assert_eq!(owner.timestamp(), id.timestamp());
+        assert!(text.parse::<OwnerId>().is_err());
+    }
+    if let Ok(id) = text.parse::<OwnerId>() {
+        assert_eq!(id.to_string(), text);
+        assert_eq!(OwnerId::parse_human(text), Ok(id));
+        assert!(text.parse::<RunId>().is_err() && RunId::parse_human(text).is_err());
     }
     if let Ok(id) = RunId::parse_human(text) {
         assert_eq!(id.to_string().parse(), Ok(id));
@@ -120,6 +135,7 @@ pub fn run_id(bytes: &[u8]) {
     if let Ok(ending) = IdEnding::new(text) {
         assert_eq!(ending.as_str(), text.trim().to_ascii_lowercase());
         assert_eq!(ending.value() & !ending.mask(), 0);
+        assert_eq!(ending.as_str().parse(), Ok(ending));
     }
 }
 
@@ -141,6 +157,56 @@ pub fn session_id(bytes: &[u8]) {
         assert_eq!(SessionId::from_uuid(*id.as_uuid()), Ok(id));
         let groups: Vec<usize> = text.split('-').map(str::len).collect();
         assert_eq!(groups, [8, 4, 4, 4, 12]);
+    }
+}
+
+/// Feeds text to the reader of external references.
+///
+/// # Panics
+///
+/// When a text is accepted that could leave a path, a ref or an argument.
+pub fn external_ref(bytes: &[u8]) {
+    use runtree_id::ExternalRef;
+
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match text.parse::<ExternalRef>() {
+        Ok(reference) => {
+            assert_eq!(reference.as_str(), text);
+            assert!((1..=ExternalRef::MAX_BYTES).contains(&text.len()));
+            assert!(text.bytes().all(allowed) && !text.contains(".."));
+            assert!(text.starts_with(|first: char| first.is_ascii_alphanumeric()));
+        }
+        Err(error) => {
+            let starts = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+            let fits = starts && text.len() <= ExternalRef::MAX_BYTES;
+            assert!(!fits || !text.bytes().all(allowed) || text.contains(".."));
+            assert!(!error.to_string().contains(char::is_control), "{text:?}");
+        }
+    }
+}
+
+/// Feeds text to the reader of commit ids.
+///
+/// # Panics
+///
+/// When a text is accepted that git would not print as the name of a commit.
+pub fn commit_id(bytes: &[u8]) {
+    use runtree_id::CommitId;
+
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let is_hex = text.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
+    let is_none = text.bytes().all(|byte| byte == b'0');
+    let is_name = is_hex && !is_none && matches!(text.len(), 40 | 64);
+    let read = text.parse::<CommitId>();
+    assert_eq!(read.is_ok(), is_name, "{text:?}");
+    match read {
+        Ok(id) => assert_eq!((id.as_str(), id.to_string().as_str()), (text, text)),
+        Err(error) => assert!(!error.to_string().contains(char::is_control), "{text:?}"),
     }
 }
 
@@ -170,6 +236,14 @@ pub fn branch_name(bytes: &[u8]) {
         assert_eq!(directory.as_str(), text);
         assert!(text == "head" || text.parse::<BranchName>().is_ok());
         assert!(!text.contains('/'));
+    }
+    if let Ok(branch) = BranchName::from_full_ref(text) {
+        assert_eq!(branch.full_ref(), text);
+        assert_eq!(branch.as_str().parse(), Ok(branch.clone()));
+    }
+    if let Ok(slug) = text.parse::<Slug>() {
+        assert_eq!(slug.as_str(), text);
+        assert_eq!(Slug::from_text(text), slug);
     }
     let slug = Slug::from_text(text);
     assert_eq!(slug.as_str().parse(), Ok(slug.clone()));

@@ -31,3 +31,13 @@ fn the_session_id_corpus_passes_the_fuzz_body() {
 fn the_branch_name_corpus_passes_the_fuzz_body() {
     replay("branch_name", fuzz::branch_name);
 }
+
+#[test]
+fn the_external_ref_corpus_passes_the_fuzz_body() {
+    replay("external_ref", fuzz::external_ref);
+}
+
+#[test]
+fn the_commit_id_corpus_passes_the_fuzz_body() {
+    replay("commit_id", fuzz::commit_id);
+}

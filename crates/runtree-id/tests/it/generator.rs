@@ -199,6 +199,80 @@ fn counting_stops_one_second_ahead_of_a_clock_that_stands_still() {
     assert_eq!(refused(&generator), GenerateErrorKind::ClockStalled);
 }
 
+/// Goes back by one step each time it is read.
+#[derive(Debug)]
+struct Backwards {
+    reads: AtomicUsize,
+    step: Duration,
+}
+
+impl Backwards {
+    fn by(step: Duration) -> Arc<Self> {
+        let reads = AtomicUsize::new(0);
+        Arc::new(Self { reads, step })
+    }
+}
+
+impl Clock for Backwards {
+    fn now(&self) -> Timestamp {
+        let reads = self.reads.fetch_add(1, Ordering::Relaxed);
+        let reads = u32::try_from(reads).expect("is not read that often");
+        let clock = noon();
+        clock.step_back(self.step * reads);
+        clock.now()
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_a_little_on_every_read_restarts_once_in_ten_seconds() {
+    let clock = Backwards::by(Duration::from_millis(1));
+    let generator = IdGenerator::new(clock, Arc::new(PredictableEntropy::new(7)));
+    let ids: Vec<RunId> = (0..30_003).map(|_| next(&generator)).collect();
+    let falls: Vec<usize> = (1..ids.len()).filter(|at| ids[*at] < ids[at - 1]).collect();
+    // Ten seconds are borne; the reading that is one step further behind is not.
+    assert_eq!(falls, [10_001, 20_002]);
+    assert_eq!(generator.restarts(), 2);
+    let distinct: HashSet<RunId> = ids.iter().copied().collect();
+    assert_eq!(distinct.len(), ids.len());
+}
+
+#[test]
+fn a_clock_that_goes_back_an_hour_on_every_read_restarts_each_time_and_is_followed() {
+    let clock = Backwards::by(Duration::from_secs(3600));
+    let generator = IdGenerator::new(clock, Arc::new(PredictableEntropy::new(7)));
+    let ids: Vec<RunId> = (0..100).map(|_| next(&generator)).collect();
+    assert!(ids.is_sorted_by(|a, b| a > b));
+    assert_eq!(generator.restarts(), 99);
+}
+
+#[test]
+fn small_steps_back_neither_restart_nor_lose_order() {
+    for step in [1, 10, 1_000, 1_000_000, 9_999_999, 10_000_000] {
+        let clock = noon();
+        let generator = predictable(&clock);
+        let before = next(&generator);
+        clock.step_back(Duration::from_micros(step));
+        let after: Vec<RunId> = generator.batch(10).expect("makes a batch");
+        assert!(before < after[0], "{step}");
+        assert_eq!(generator.restarts(), 0, "{step}");
+    }
+}
+
+#[test]
+fn an_instant_that_no_id_holds_takes_nothing_and_passes() {
+    let clock = noon();
+    let generator = predictable(&clock);
+    let before = next(&generator);
+    clock.set(Timestamp::MIN);
+    for _ in 0..10 {
+        assert_eq!(refused(&generator), GenerateErrorKind::ClockTooEarly);
+    }
+    clock.set(instant("2025-06-22T12:00:00.123456Z"));
+    let after = next(&generator);
+    assert_eq!(tick(after), tick(before) + 1);
+    assert_eq!(generator.restarts(), 0);
+}
+
 #[test]
 fn an_instant_before_1970_is_refused() {
     let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
@@ -347,47 +421,101 @@ fn ids_rise_from_one_thread_to_the_next() {
     echo.join().expect("did not panic");
 }
 
-/// What a clock may do between two ids, in microseconds.
-fn clock_steps() -> impl Strategy<Value = Vec<i64>> {
-    prop::collection::vec(
-        prop_oneof![
-            4 => Just(0_i64),
-            4 => 0..5_000_i64,
-            2 => -9_000_000..0_i64,
-            1 => -100_000_000..100_000_000_i64,
-        ],
-        1..200,
-    )
+/// Returns the millisecond and the fraction of an id as one number.
+fn tick(id: RunId) -> u64 {
+    let (high, _) = id.as_uuid().as_u64_pair();
+    (high >> 16) * 4096 + high % 4096
+}
+
+/// Says what the next ids should be, from the documentation alone: one thread, no bits.
+#[derive(Debug, Default)]
+struct Model {
+    last: Option<u64>,
+    shown: u64,
+    restarts: u64,
+}
+
+impl Model {
+    const SECOND: u64 = 1000 * 4096;
+
+    fn next(&mut self, now: Timestamp, count: u64) -> Result<u64, GenerateErrorKind> {
+        let micros = now.as_unix_micros();
+        let micros = u64::try_from(micros).map_err(|_| GenerateErrorKind::ClockTooEarly)?;
+        let now = micros / 1000 * 4096 + micros % 1000 * 4096 / 1000;
+        if now + 10 * Self::SECOND < self.shown {
+            self.restarts += 1;
+            (self.shown, self.last) = (now, None);
+        }
+        self.shown = self.shown.max(now);
+        let first = self.last.map_or(now, |last| now.max(last + 1));
+        let last = first + count - 1;
+        if last > self.shown + Self::SECOND {
+            return Err(GenerateErrorKind::ClockStalled);
+        }
+        self.last = Some(last);
+        Ok(first)
+    }
+}
+
+/// What happens to the clock before ids are asked for.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    /// Ahead by so many microseconds.
+    Ahead(u64),
+    /// Back by so many microseconds.
+    Back(u64),
+    /// To an instant that no id holds, and where it was once they were refused.
+    BeforeTime,
+}
+
+/// Clocks that stand, go, stumble and leap, and how many ids are asked for then.
+fn scripts() -> impl Strategy<Value = Vec<(Move, usize)>> {
+    let limits = vec![10_000_000, 10_000_001, 10_000_244, 10_001_000];
+    let moves = prop_oneof![
+        8 => Just(Move::Ahead(0)),
+        6 => (0..5_000_u64).prop_map(Move::Ahead),
+        1 => (0..100_000_000_u64).prop_map(Move::Ahead),
+        3 => (1..5_000_u64).prop_map(Move::Back),
+        3 => (1..10_000_000_u64).prop_map(Move::Back),
+        1 => prop::sample::select(limits).prop_map(Move::Back),
+        1 => (1..100_000_000_u64).prop_map(Move::Back),
+        1 => Just(Move::BeforeTime),
+    ];
+    let counts = prop_oneof![10 => Just(1_usize), 5 => 2..50_usize, 1 => 1_000..5_000_usize];
+    prop::collection::vec((moves, counts), 1..100)
 }
 
 proptest! {
     #[test]
-    fn whatever_the_clock_does_ids_rise_between_reported_restarts(steps in clock_steps()) {
+    fn whatever_the_clock_does_the_ids_are_those_of_the_model(script in scripts()) {
         let clock = noon();
         let generator = predictable(&clock);
-        let mut last = next(&generator);
-        let mut seen = HashSet::from([last]);
-        let mut restarts = 0;
-        for step in steps {
-            let size = Duration::from_micros(step.unsigned_abs());
-            if step < 0 {
-                clock.step_back(size);
-            } else {
-                clock.advance(size);
+        let mut model = Model::default();
+        let mut seen = HashSet::new();
+        for (step, count) in script {
+            let here = clock.now();
+            match step {
+                Move::Ahead(micros) => clock.advance(Duration::from_micros(micros)),
+                Move::Back(micros) => clock.step_back(Duration::from_micros(micros)),
+                Move::BeforeTime => clock.set(Timestamp::MIN),
             }
-            let behind = last.timestamp().saturating_duration_since(clock.now());
-            let id = next(&generator);
-            prop_assert!(seen.insert(id));
-            if generator.restarts() == restarts {
-                prop_assert!(last < id);
-                prop_assert!(behind <= Duration::from_secs(10));
-            } else {
-                restarts += 1;
-                prop_assert_eq!(generator.restarts(), restarts);
-                prop_assert!(id < last);
-                prop_assert!(behind >= Duration::from_millis(9_999));
+            let expected = model.next(clock.now(), u64::try_from(count).expect("fits"));
+            let found = generator.batch::<RunId>(count);
+            prop_assert_eq!(generator.restarts(), model.restarts);
+            match (found, expected) {
+                (Ok(ids), Ok(first)) => {
+                    prop_assert_eq!(ids.len(), count);
+                    for (id, expected) in ids.iter().zip(first..) {
+                        prop_assert_eq!(tick(*id), expected);
+                        prop_assert!(seen.insert(*id));
+                    }
+                }
+                (Err(error), Err(kind)) => {
+                    prop_assert_eq!(error.kind(), kind);
+                    clock.set(here);
+                }
+                (found, expected) => prop_assert!(false, "{found:?}, not {expected:?}"),
             }
-            last = id;
         }
     }
 }

@@ -1,14 +1,17 @@
 //! One binary for all tests of the crate's public face.
 
+mod collisions;
 mod corpus;
 mod generator;
 mod ids;
+mod model;
 mod names;
 mod oracle;
 mod processes;
 #[cfg(feature = "serde")]
 mod serde_text;
 mod session;
+mod vectors;
 
 /// Reads the size of a test from the environment, so that CI can ask for more.
 fn size_from_env(name: &str, default: usize) -> usize {

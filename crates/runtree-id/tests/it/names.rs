@@ -171,6 +171,38 @@ fn directory_names_are_the_same_on_every_file_system() {
     }
 }
 
+/// The longest names there are, and every name that Windows reserves as a slug and alone.
+#[test]
+fn names_of_runs_fit_and_are_nowhere_reserved_whatever_the_slug() {
+    let longest = Slug::from_text(&"x".repeat(1000));
+    assert_eq!(longest.as_str().len(), Slug::MAX_BYTES);
+    let directory = DirectoryName::for_run(&longest, id());
+    assert_eq!(directory.as_str().parse(), Ok(directory.clone()));
+    assert_eq!(directory.as_str().len(), 71);
+    assert_eq!(BranchName::for_run(&longest, id()).as_str().len(), 79);
+
+    let numbered = (0..10).flat_map(|n| [format!("COM{n}"), format!("LPT{n}")]);
+    let devices = ["CON", "PRN", "AUX", "NUL"].map(String::from);
+    for device in devices.into_iter().chain(numbered) {
+        let lower = device.to_lowercase();
+        let name = DirectoryName::for_run(&Slug::from_text(&device), id());
+        assert_eq!(name.as_str(), format!("{lower}-{ID}"));
+        assert_eq!(name.as_str().parse(), Ok(name));
+        for extension in ["", ".", ".txt", ".tar.gz", " ", "$"] {
+            for alone in [
+                format!("{device}{extension}"),
+                format!("{lower}{extension}"),
+            ] {
+                assert!(alone.parse::<DirectoryName>().is_err(), "{alone}");
+            }
+        }
+    }
+    // The digits that Windows also counts with, and its console under its full names.
+    for name in ["com¹", "lpt²", "com³.txt", "conin$", "conout$"] {
+        assert_eq!(self::directory(name), ParseErrorKind::Character, "{name}");
+    }
+}
+
 #[test]
 fn branch_names_keep_to_the_rules_of_git_and_a_few_more() {
     for name in [
@@ -238,6 +270,15 @@ fn names_that_differ_only_by_case_are_found() {
     let name = |text: &str| text.parse::<BranchName>().expect(text);
     assert!(name("Feat/A").eq_ignore_case(&name("feat/a")));
     assert!(name("ÜBER").eq_ignore_case(&name("über")));
+    // Lower case alone does not find these, and some file systems do.
+    for (one, other) in [
+        ("ſ", "s"),
+        ("straße", "STRASSE"),
+        ("ς", "σ"),
+        ("\u{212a}", "k"),
+    ] {
+        assert!(name(one).eq_ignore_case(&name(other)), "{one} {other}");
+    }
     assert!(!name("feat/a").eq_ignore_case(&name("feat-a")));
 }
 

@@ -1,20 +1,13 @@
 //! `cargo xtask ci`: everything that must hold, in order, up to the first step that fails.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::combinations::COMBINATIONS;
 use crate::shell::{self, Shell};
 use crate::summary::Tally;
-use crate::{Result, console, environment, testing};
-
-/// The version of cargo-deny that reads our `deny.toml`.
-const DENY_VERSION: &str = "0.20.2";
+use crate::{Result, api, bench, console, environment, testing, tools};
 
 const FUZZ_MANIFEST: &str = "--manifest-path=fuzz/Cargo.toml";
-
-/// Where tools are installed that the machine lacks, below the workspace.
-const TOOLS: &str = "target/tools";
 
 /// Runs all steps and ends with the counts of the tests.
 ///
@@ -40,6 +33,11 @@ fn all(shell: &Shell, steps: &mut Steps, tally: &mut Tally) -> Result {
     )?;
     steps.cargo(
         shell,
+        "format of the peers",
+        &["fmt", "--manifest-path", bench::PEERS, "--check"],
+    )?;
+    steps.cargo(
+        shell,
         "lints",
         &[
             "clippy",
@@ -61,12 +59,14 @@ fn all(shell: &Shell, steps: &mut Steps, tally: &mut Tally) -> Result {
         "benches run",
         &["test", "-p", "runtree-benches", "--benches"],
     )?;
+    steps.step("peers: lints, benches, a fork", || peers(shell, tally))?;
     let strict = shell.clone().with("RUSTDOCFLAGS", "-D warnings");
     steps.cargo(
         &strict,
         "documentation",
         &["doc", "--workspace", "--all-features", "--no-deps"],
     )?;
+    steps.step("public API", || api::run(shell, api::Mode::Compare))?;
     steps.step("licences, sources and bans", || deny(shell))?;
     steps.cargo(shell, "quickstart", &["run", "-p", "quickstart"])?;
     steps.step("feature combinations", || combinations(shell))?;
@@ -81,7 +81,16 @@ fn fuzz_targets(shell: &Shell) -> Result {
     shell::run(&mut command)
 }
 
-/// Runs cargo-deny, which is installed first where it is missing.
+/// Lints the peers, runs their benches once, and counts what a fork makes them repeat.
+fn peers(shell: &Shell, tally: &mut Tally) -> Result {
+    let lints = ["--all-targets", "--", "-D", "warnings"];
+    shell::run(&mut bench::peers(shell, &["clippy"], &lints))?;
+    // The benches have a main of their own; everything else is tests.
+    let tests = ["--lib", "--tests", "--benches"];
+    shell::run_tests(&mut bench::peers(shell, &["test"], &tests), tally)
+}
+
+/// Holds the dependencies against `deny.toml`.
 fn deny(shell: &Shell) -> Result {
     // An exception that nothing needs any more is an error: it would hide the next one.
     let check = [
@@ -93,45 +102,7 @@ fn deny(shell: &Shell) -> Result {
         "licenses",
         "sources",
     ];
-    let own = shell.root().join(TOOLS).join("bin/cargo-deny");
-    let is_pinned =
-        |command: &mut Command| own_version(command).is_some_and(|version| version == DENY_VERSION);
-    if is_pinned(&mut shell.cargo(&["deny", "--version"])) {
-        return shell::run(shell.cargo(&["deny"]).args(check));
-    }
-    if !is_pinned(shell.command(&own).arg("--version")) {
-        console::say(&format!("installing cargo-deny {DENY_VERSION} in {TOOLS}"));
-        shell::run(&mut deny_installation(shell))?;
-    }
-    shell::run(shell.command(&own).args(check))
-}
-
-/// Answers the version that a tool says it has, as in `cargo-deny 0.20.2`.
-fn own_version(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().nth(1).map(str::to_owned)
-}
-
-/// Makes the command that installs cargo-deny: built without optimisation, it takes a third of the
-/// time, and the check itself is short either way.
-fn deny_installation(shell: &Shell) -> Command {
-    let mut command = shell.cargo(&[
-        "install",
-        "cargo-deny",
-        "--version",
-        DENY_VERSION,
-        "--locked",
-        "--debug",
-        "--no-default-features",
-        "--root",
-        TOOLS,
-    ]);
-    command
-        .env("CARGO_PROFILE_DEV_DEBUG", "false")
-        // In a directory of its own that goes afterwards, whatever the tests are built in.
-        .env_remove("CARGO_TARGET_DIR");
-    command
+    shell::run(tools::DENY.command(shell)?.args(check))
 }
 
 /// Lints each combination of features, so that none leaves dead code or a missing item.

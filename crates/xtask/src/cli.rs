@@ -1,5 +1,6 @@
 //! Reads the arguments of `cargo xtask`.
 
+use crate::api::Mode;
 use crate::{Failure, Result};
 
 /// What was asked for.
@@ -14,6 +15,8 @@ pub enum Request {
     Ci,
     /// Runs the tests that keep the house tidy.
     Tidy,
+    /// Compares the kept lists of public items with the code, or writes them anew.
+    Api(Mode),
     /// Measures, limited to the groups whose name contains one of these.
     Bench(Vec<String>),
 }
@@ -31,6 +34,10 @@ pub const COMMANDS: &[(&str, &str)] = &[
     (
         "tidy",
         "runs the tests of the house's own rules (ARCHITECTURE.md, file headers, links)",
+    ),
+    (
+        "api [--update]",
+        "compares the public items of the crates with their snapshots, or writes these anew",
     ),
     (
         "bench [FILTER...]",
@@ -65,6 +72,13 @@ where
         },
         "ci" => alone("ci", &rest, Request::Ci),
         "tidy" => alone("tidy", &rest, Request::Tidy),
+        "api" => match rest.split_first() {
+            None => Ok(Request::Api(Mode::Compare)),
+            Some((update, [])) if update == "--update" => Ok(Request::Api(Mode::Update)),
+            Some((other, _)) => Err(Failure::new(format!(
+                "`api` takes `--update` and nothing else: `{other}`"
+            ))),
+        },
         "bench" => match rest.iter().find(|filter| filter.starts_with('-')) {
             None => Ok(Request::Bench(rest)),
             Some(option) => Err(Failure::new(format!(
@@ -117,6 +131,13 @@ mod tests {
     }
 
     #[test]
+    fn snapshots_of_the_api_are_written_only_when_asked() {
+        assert_eq!(parse(["api"]), Ok(Request::Api(Mode::Compare)));
+        assert_eq!(parse(["api", "--update"]), Ok(Request::Api(Mode::Update)));
+        assert!(parse(["api", "--update", "more"]).is_err());
+    }
+
+    #[test]
     fn every_listed_command_is_read() {
         for (usage, _) in COMMANDS {
             let name = usage.split(' ').next().expect("a text has a first word");
@@ -130,6 +151,7 @@ mod tests {
             (["paint", "it"], "`paint`"),
             (["ci", "fast"], "`fast`"),
             (["bench", "--all"], "`--all`"),
+            (["api", "--all"], "`--all`"),
         ] {
             let failure = parse(arguments).expect_err("no such thing");
             assert!(failure.to_string().contains(named), "{failure}");

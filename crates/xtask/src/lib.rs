@@ -12,6 +12,7 @@
 //! - [`cli::Request`]: what was asked for.
 //! - [`shell::Shell`]: runs programs in the workspace and says what they do.
 //! - [`summary::Tally`]: the counts a test runner printed, read from its own words.
+//! - [`api::Surface`]: a crate whose public items are kept as text and compared.
 //! - [`tidy::Check`]: one rule of the house; [`tidy::ALL`] lists them, and the tests of this
 //!   package run each over the workspace and over a sample that breaks it.
 //!
@@ -21,7 +22,9 @@
 
 mod console;
 mod environment;
+mod tools;
 
+pub mod api;
 pub mod bench;
 pub mod ci;
 pub mod cli;
@@ -86,6 +89,7 @@ pub fn run(request: cli::Request) -> Result {
         Request::Test(arguments) => testing::run(&shell, &arguments),
         Request::Ci => ci::run(shell),
         Request::Tidy => tidy::run_tests(&shell),
+        Request::Api(mode) => api::run(&shell, mode),
         Request::Bench(filters) => bench::run(&shell, &filters),
     }
 }

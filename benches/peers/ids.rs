@@ -180,7 +180,7 @@ fn write_string(bench: &Bench, ids: &[RunId; COUNT]) {
         Group::new("id/text to a string")
             .reference("ulid, without a prefix", || of_ulid().to_string())
             .goal("runtree, `String::from`", 1.0, || String::from(*ours_text()))
-            .side("runtree, `to_string`", || ours().to_string())
+            .goal("runtree, `to_string`", 1.0, || ours().to_string())
             .side("type-safe-id", || of_safe().to_string())
             // It keeps the string, so the string is made with it.
             .side("mti, of the UUID", || {

@@ -97,12 +97,15 @@ impl BranchName {
     /// Returns whether a file system that ignores case may take both names for one.
     ///
     /// It rather says so once too often: `straße` and `STRASSE` are equal here. Accents are
-    /// compared as they are written; where a file system also takes the two ways of writing
-    /// `é` for one, that is not found.
+    /// compared as they are written, and characters that show nothing count: where a file
+    /// system also takes the two ways of writing `é` for one, or leaves out a soft hyphen,
+    /// that is not found.
     #[must_use]
     pub fn eq_ignore_case(&self, other: &Self) -> bool {
-        // Some letters meet only in upper case: `ſ` and `s`, `ß` and `ss`, `ς` and `σ`.
-        let folded = |name: &Self| name.as_str().to_uppercase().to_lowercase();
+        // Some letters meet only in upper case: `ſ` and `s`, `ß` and `ss`, `ς` and `σ`; and `ẞ` only
+        // the second time, because in lower case it is `ß`.
+        let once = |name: &str| name.to_uppercase().to_lowercase();
+        let folded = |name: &Self| once(&once(name.as_str()));
         folded(self) == folded(other)
     }
 }

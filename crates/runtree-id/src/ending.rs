@@ -62,10 +62,13 @@ impl IdEnding {
         let lower = trimmed.to_ascii_lowercase();
         if let Err(error) = base32::decode_short(lower.as_bytes()) {
             return match error {
-                base32::Base32Error::Digit { at } => fail(
-                    ParseErrorKind::Character,
-                    format!("the byte at {at} is not one of 0-9 and a-z without i, l, o, u"),
-                ),
+                base32::Base32Error::Digit { at } => {
+                    let at = text.len() - text.trim_start().len() + at;
+                    fail(
+                        ParseErrorKind::Character,
+                        format!("the byte at {at} is not one of 0-9 and a-z without i, l, o, u"),
+                    )
+                }
                 base32::Base32Error::Overflow => fail(
                     ParseErrorKind::Range,
                     "no id has it; the first of 26 characters is at most 7".to_owned(),

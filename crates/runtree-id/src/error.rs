@@ -30,6 +30,19 @@ impl ParseError {
         }
     }
 
+    /// Makes the error one of the text that a person typed, of which only `plain` was read.
+    pub(crate) fn of_typed(self, typed: &str, plain: &str) -> Self {
+        if typed == plain {
+            return self;
+        }
+        let detail = format!("without white space and in lower case, {}", self.detail);
+        Self {
+            preview: preview(typed),
+            detail: detail.into(),
+            ..self
+        }
+    }
+
     /// Returns what was wrong.
     #[must_use]
     pub fn kind(&self) -> ParseErrorKind {

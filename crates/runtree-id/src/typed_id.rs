@@ -134,13 +134,15 @@ macro_rules! typed_id {
             ///
             /// [`ParseError`] when even so it is not such an id.
             pub fn parse_human(text: &str) -> Result<Self, ParseError> {
-                let plain = plain_text($what, text)?;
-                match Uuid::try_parse(&plain) {
+                let plain = plain_text($what, $prefix, text)?;
+                let read = match Uuid::try_parse(&plain) {
                     Ok(uuid) if plain.len() == uuid::fmt::Hyphenated::LENGTH => {
                         Self::from_uuid(uuid)
                     }
-                    Ok(_) | Err(_) => plain.parse(),
-                }
+                    Ok(_) => Err(other_uuid($what, text)),
+                    Err(_) => plain.parse(),
+                };
+                read.map_err(|error| error.of_typed(text, &plain))
             }
 
             /// Returns the UUID.
@@ -212,7 +214,6 @@ macro_rules! typed_id {
             }
         }
 
-        /// Reads the canonical text and nothing else.
         impl From<$name> for String {
             /// Returns the canonical text, without the detour that formatting takes.
             #[inline]
@@ -221,9 +222,16 @@ macro_rules! typed_id {
             }
         }
 
+        /// Reads the canonical text and nothing else.
         impl std::str::FromStr for $name {
             type Err = ParseError;
 
+            /// Reads the canonical text.
+            ///
+            /// # Errors
+            ///
+            /// [`ParseError`] for any other text; its kind says what is wrong. What a person
+            /// typed is read by [`parse_human`](Self::parse_human).
             #[inline]
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 match decode($prefix, text) {
@@ -379,10 +387,19 @@ fn refusal(what: &'static str, prefix: &str, text: &str) -> ParseError {
         );
     };
     match base32::decode(digits) {
-        Err(Base32Error::Digit { at }) if digits[at].is_ascii_uppercase() => fail(
-            ParseErrorKind::Case,
-            "it has upper-case letters; write it in lower case".to_owned(),
-        ),
+        Err(Base32Error::Digit { at })
+            if digits
+                .iter()
+                .all(|byte| base32::digit(byte.to_ascii_lowercase()).is_some()) =>
+        {
+            fail(
+                ParseErrorKind::Case,
+                format!(
+                    "it has an upper-case letter at byte {}; write it in lower case",
+                    at + PREFIX_BYTES + 1
+                ),
+            )
+        }
         Err(Base32Error::Digit { at }) => fail(
             ParseErrorKind::Character,
             format!(
@@ -398,14 +415,29 @@ fn refusal(what: &'static str, prefix: &str, text: &str) -> ParseError {
     }
 }
 
+/// The error of a UUID in another spelling than the one with hyphens.
+#[cold]
+fn other_uuid(what: &'static str, text: &str) -> ParseError {
+    ParseError::new(
+        what,
+        text,
+        ParseErrorKind::Form,
+        "it is a UUID in another form; write it as 8-4-4-4-12 digits",
+    )
+}
+
 /// Removes what a person may add: white space and upper case.
-fn plain_text(what: &'static str, text: &str) -> Result<String, ParseError> {
+fn plain_text(what: &'static str, prefix: &str, text: &str) -> Result<String, ParseError> {
     if text.len() > HUMAN_TEXT_BYTES {
         return Err(ParseError::new(
             what,
             text,
             ParseErrorKind::Length,
-            format!("it has {} bytes", text.len()),
+            format!(
+                "it has {} bytes; it should be {prefix}_ and {} characters, or a UUID with hyphens",
+                text.len(),
+                base32::LENGTH
+            ),
         ));
     }
     let kept = text.chars().filter(|character| !character.is_whitespace());

@@ -86,7 +86,8 @@ impl fmt::Display for Phase {
 
 /// Computes what people see of a run.
 ///
-/// `ended_at` decides first. An ended run without a reason shows the one its status implies.
+/// `ended_at` decides first. An ended run without a reason shows the one its status implies,
+/// an unknown status as it is, and `unspecified` where the word would say what nobody recorded.
 /// A run that has not ended although its status is an ending, which no transition makes,
 /// shows its word as unknown rather than a guess.
 #[must_use]

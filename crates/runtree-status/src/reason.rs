@@ -2,6 +2,7 @@
 
 use crate::open_set::open_set;
 use crate::status::RunStatus;
+use crate::word::Word;
 
 open_set! {
     what = "an end reason";
@@ -68,9 +69,15 @@ impl EndReason {
             RunStatus::Completed => Self::Succeeded,
             RunStatus::Failed => Self::Error,
             RunStatus::Killed => Self::Killed,
-            RunStatus::Pending | RunStatus::Running | RunStatus::Unknown(_) => {
-                Self::from_word(status.to_word())
+            // The word of a newer version may say more than this version knows, but an
+            // unknown status must not turn into a reason that is known.
+            RunStatus::Unknown(word) => {
+                OtherReason::new(word.word()).map_or(Self::UNSPECIFIED, Self::Other)
             }
+            RunStatus::Pending | RunStatus::Running => Self::UNSPECIFIED,
         }
     }
+
+    /// The word for an ending of which nothing was recorded but that it was.
+    const UNSPECIFIED: Self = Self::Other(OtherReason(Word::known("unspecified")));
 }

@@ -56,7 +56,7 @@ fn no_statement_spells_a_status_or_an_end_reason_by_itself() {
     let words: Vec<String> = RunStatus::KNOWN_WORDS
         .iter()
         .chain(EndReason::KNOWN_WORDS)
-        .map(|word| format!("'{word}'"))
+        .flat_map(|word| [format!("'{word}'"), format!("\"{word}\"")])
         .collect();
     let mut statements = 0;
     for path in files("src", ".rs") {

@@ -228,3 +228,74 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_error_of_a_typed_id_quotes_what_was_typed_and_says_what_would_do() {
+    for (typed, kind, said) in [
+        (
+            " RUN_01H455VB4PEX5VSKNK084SN0IU",
+            ParseErrorKind::Character,
+            "without white space and in lower case, the byte at 28",
+        ),
+        (
+            "01890A5DAC96774BBCCEB302099A8057",
+            ParseErrorKind::Form,
+            "8-4-4-4-12 digits",
+        ),
+        (
+            &"x".repeat(200),
+            ParseErrorKind::Length,
+            "run_ and 26 characters, or a UUID with hyphens",
+        ),
+    ] {
+        let error = RunId::parse_human(typed).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(said), "{text}");
+        assert!(text.contains(&typed[..20]), "{text}");
+    }
+    // Lower case is said to do only where it does.
+    let mixed = "run_01H455VB4PEX5VSKNK084SN0IU"
+        .parse::<RunId>()
+        .unwrap_err();
+    assert_eq!(mixed.kind(), ParseErrorKind::Character);
+}
+
+#[test]
+fn an_error_of_an_ending_counts_bytes_in_what_was_typed() {
+    for (typed, at) in [("abcdu", 4), ("  abcdu", 6), ("\u{3000}abcdu ", 7)] {
+        let error = typed.parse::<IdEnding>().unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("the byte at {at} ")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn every_byte_at_every_place_is_read_as_itself_or_refused_at_that_place() {
+    const ALPHABET: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+    let valid = "run_01h455vb4pex5vsknk084sn02q";
+    for at in 4..valid.len() {
+        for character in (0..=127_u8).map(char::from).chain(['é', '日']) {
+            let mut text = valid.to_owned();
+            let end = at + 1;
+            text.replace_range(at..end, character.encode_utf8(&mut [0; 4]));
+            match text.parse::<RunId>() {
+                Ok(id) => {
+                    assert!(ALPHABET.contains(character), "{text:?}");
+                    assert_eq!(id.to_string(), text);
+                }
+                Err(error) if character.is_ascii() && error.kind() == ParseErrorKind::Character => {
+                    assert!(!ALPHABET.contains(character), "{text:?}");
+                    assert!(
+                        error.to_string().contains(&format!("the byte at {at} ")),
+                        "{error}"
+                    );
+                }
+                // Beyond the bits, the version or the variant; or not of the right length.
+                Err(_) => {}
+            }
+        }
+    }
+}

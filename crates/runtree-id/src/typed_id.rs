@@ -44,17 +44,22 @@ pub trait Id:
 }
 
 /// Holds the canonical text of an id, on the stack; dereferences to `str`.
-// Aligned, because the standard library looks at whole words of a text only from an aligned one on.
+// Aligned, and filled up with ASCII that is never shown: the standard library checks whether bytes are text by two aligned words
+// at once, and what is left over byte by byte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(align(8))]
-pub struct IdText([u8; TEXT_BYTES]);
+pub struct IdText([u8; FILLED_BYTES]);
+
+/// The bytes of a text, filled up to two words.
+const FILLED_BYTES: usize = TEXT_BYTES.next_multiple_of(16);
 
 impl IdText {
     /// Returns the text.
     #[inline]
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("because prefix and alphabet are ASCII")
+        let filled = std::str::from_utf8(&self.0).expect("because prefix and alphabet are ASCII");
+        &filled[..TEXT_BYTES]
     }
 }
 
@@ -336,9 +341,9 @@ fn timestamp(uuid: Uuid) -> Option<Timestamp> {
 
 #[inline]
 fn encode(prefix: &str, uuid: Uuid) -> IdText {
-    let mut text = [b'_'; TEXT_BYTES];
+    let mut text = [b'_'; FILLED_BYTES];
     text[..PREFIX_BYTES].copy_from_slice(prefix.as_bytes());
-    let digits = text.last_chunk_mut();
+    let digits = text[..TEXT_BYTES].last_chunk_mut();
     base32::encode(
         uuid.as_u128(),
         digits.expect("because a text is longer than its digits"),

@@ -1,13 +1,14 @@
 //! Answers of guarded writes: losing is an answer, not an error.
 
 use runtree_id::RunId;
+use runtree_time::Timestamp;
 
 use crate::error::{ErrorKind, RepositoryError};
 use crate::lease::LeaseRef;
 use crate::run::{Run, RunSummary};
 
 /// The answer to a create.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[must_use = "a create may have found an existing run, or a conflict"]
 #[expect(
     clippy::exhaustive_enums,
@@ -110,6 +111,15 @@ impl<T> Write<T> {
             Self::Stale { .. } | Self::NotFound => None,
         }
     }
+}
+
+/// Which ended runs are old enough to be deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Those that ended before this instant.
+    pub ended_before: Timestamp,
+    /// How many at most, those first that ended first.
+    pub limit: crate::lease::Limit,
 }
 
 /// Which runs to take away from owners that are gone.

@@ -75,6 +75,12 @@ event_kinds! {
     CancelRequested = "cancel_requested",
     /// It was stopped because somebody wanted it to.
     Killed = "killed",
+    /// Its deadline passed, and it was asked to stop.
+    DeadlinePassed = "deadline_passed",
+    /// Facts, usage, tags or metadata were changed.
+    Annotated = "annotated",
+    /// A new run was made from it.
+    Retried = "retried",
     /// Its owner gave it back without counting the attempt.
     Released = "released",
     /// Its owner was dead or silent, and it was taken away from it.

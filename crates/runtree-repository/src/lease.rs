@@ -9,9 +9,10 @@ use runtree_time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, RepositoryError};
+use crate::query::MAX_FILTER_VALUES;
 use crate::run::Run;
 use crate::stop::CancelIntent;
-use crate::text::{HostName, ProcessMark, WorkflowName};
+use crate::text::{HostName, ProcessMark, QueueName, WorkflowName};
 use crate::worktree::{WorktreeRecord, WorktreeSite};
 
 /// The fencing number of a run: it grows with every claim and never goes back.
@@ -169,6 +170,23 @@ impl Limit {
         }
     }
 
+    /// Refuses a batch of more than [`MAX`](Self::MAX) entries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], naming what there is too much of.
+    pub fn check_batch(what: &str, entries: usize) -> Result<(), RepositoryError> {
+        if entries > Self::MAX.get() {
+            return Err(RepositoryError::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "the call holds {entries} {what}, at most {} are allowed",
+                    Self::MAX.get()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Returns the number.
     pub const fn get(self) -> usize {
         self.0 as usize
@@ -196,16 +214,80 @@ pub struct Claim {
     pub site: Option<WorktreeSite>,
 }
 
-/// Which waiting runs a claim may take. Never one that is not due, that somebody wants to cancel, or whose status is unknown.
+/// Which waiting runs a claim may take. One whose deadline has passed may be taken until somebody
+/// [looks at deadlines](crate::RescueRuns::time_out). Never one that is not due, that somebody wants to cancel, or whose status is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClaimOf {
-    /// Any, highest priority first, oldest first within a priority.
-    Any,
-    /// Those of these workflows, in the same order.
-    Workflows(BTreeSet<WorkflowName>),
+    /// Those that wait, highest priority first, oldest first within a priority, whatever the queue.
+    Waiting(WaitingRuns),
     /// This one.
     Run(RunId),
+}
+
+impl ClaimOf {
+    /// Any that waits.
+    pub const ANY: Self = Self::Waiting(WaitingRuns::ANY);
+}
+
+/// Which of the waiting runs are meant: all, until a condition is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitingRuns {
+    /// Only those of these queues.
+    pub queues: Option<BTreeSet<QueueName>>,
+    /// Only those of these workflows.
+    pub workflows: Option<BTreeSet<WorkflowName>>,
+}
+
+impl WaitingRuns {
+    /// All of them.
+    pub const ANY: Self = Self {
+        queues: None,
+        workflows: None,
+    };
+
+    /// Only those of these queues.
+    #[must_use]
+    pub fn queues(mut self, queues: impl IntoIterator<Item = QueueName>) -> Self {
+        self.queues = Some(queues.into_iter().collect());
+        self
+    }
+
+    /// Only those of these workflows.
+    #[must_use]
+    pub fn workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
+        self.workflows = Some(workflows.into_iter().collect());
+        self
+    }
+}
+
+impl Claim {
+    /// Refuses conditions without values or with too many.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], naming the condition.
+    pub fn check(&self) -> Result<(), RepositoryError> {
+        let ClaimOf::Waiting(waiting) = &self.of else {
+            return Ok(());
+        };
+        for (what, count) in [
+            ("queue", waiting.queues.as_ref().map(BTreeSet::len)),
+            ("workflow", waiting.workflows.as_ref().map(BTreeSet::len)),
+        ] {
+            if let Some(count) = count
+                && !(1..=MAX_FILTER_VALUES).contains(&count)
+            {
+                return Err(RepositoryError::new(
+                    ErrorKind::InvalidInput,
+                    format!(
+                        "the claim names {count} times a {what}, not from 1 to {MAX_FILTER_VALUES} times"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A run that now belongs to the claimer.

@@ -27,12 +27,14 @@
 //! # The main types
 //!
 //! [`RunRepository`] is the sum of narrow traits: [`CreateRuns`], [`ReadRuns`], [`OwnRuns`] (claim, renew, end), [`StopRuns`]
-//! (cancel), [`RescueRuns`] (owners that died) and [`CleanUpWorktrees`]. A [`NewRun`] becomes a [`Run`]; a [`Claim`] gives a
+//! (cancel), [`RescueRuns`] (owners that died, deadlines that passed), [`AnnotateRuns`] (facts, usage, tags), [`CleanUpWorktrees`],
+//! [`RetainRuns`] (deleting what is old) and [`WatchRuns`] (when to look again); [`RunRepositoryExt`] follows and waits. A [`NewRun`] becomes a [`Run`]; a [`Claim`] gives a
 //! [`LeaseRef`] out, which every write of an owner shows. Guarded writes answer [`Write`]: losing is an answer, not an error.
 //!
 //! # What it does not do
 //!
-//! It starts no process and touches no worktree; it keeps records of both. It never retries by itself and never deletes a run.
+//! It starts no process and touches no worktree; it keeps records of both. It never retries by itself, and deletes only what
+//! [`RetainRuns`] is asked to.
 //!
 //! # Guarantees
 //!
@@ -57,41 +59,57 @@
 //!
 //! A job queue such as `apalis` or `graphile_worker` serves jobs that need no history, no fencing and no worktree.
 
+mod annotation;
 mod answer;
+mod change;
 mod error;
 mod event;
+mod explanation;
+mod ext;
+mod facts;
 mod json;
 mod lease;
 mod memory;
+mod order;
 mod query;
 mod repository;
 mod request;
 mod run;
+mod statistics;
 mod stop;
 mod text;
 mod worktree;
 
-pub use answer::{ConflictOver, Created, Rescue, Rescued, Write};
+pub use annotation::{Annotation, Change, MAX_TAGS, UsageChange};
+pub use answer::{ConflictOver, Created, Rescue, Rescued, Retention, Write};
+pub use change::ChangeMark;
 pub use error::{ErrorKind, RepositoryError};
 pub use event::{EventKind, EventNumber, RunEvent};
+pub use explanation::{Because, Explanation, Surroundings};
+pub use ext::{Follower, RunRepositoryExt};
+pub use facts::{Cost, DiffStatistics, FileChange, MAX_FILE_CHANGES, RunFacts, Usage};
 pub use json::{MAX_JSON_BYTES, MAX_JSON_DEPTH};
 pub use lease::{
-    Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Owner, Renewal, Token,
+    Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Owner, Renewal, Token, WaitingRuns,
 };
 pub use memory::MemoryRepository;
-pub use query::{Cursor, PageRequest, Position, RunFilter, RunOrder, RunPage};
+pub use order::{Cursor, Direction, Position, RunOrder, SortKey, SortValue};
+pub use query::{MAX_FILTER_VALUES, PageRequest, RunFilter, RunPage};
 pub use repository::{
-    Capabilities, CleanUpWorktrees, CreateRuns, Durability, DynRunRepository, OwnRuns, ReadRuns,
-    RescueRuns, RunRepository, Sharing, StopRuns,
+    AnnotateRuns, Capabilities, CleanUpWorktrees, CreateRuns, Durability, DynRunRepository,
+    OwnRuns, ReadRuns, RescueRuns, RetainRuns, RunRepository, Sharing, StopRuns, WatchRuns,
 };
 pub use request::{
-    CheckedRun, CreateRun, Fingerprint, NewRun, Persistence, Priority, WantedWorktree, WorktreeWish,
+    CheckedRun, Concurrency, CreateRun, Fingerprint, NewRun, Persistence, Priority, RetryRun,
+    WantedWorktree, WorktreeWish,
 };
 pub use run::{Run, RunSummary};
-pub use stop::{CancelIntent, CancelMode, CancelRequest, Outcome};
+pub use statistics::{Measure, RunStatistics};
+pub use stop::{CancelCause, CancelIntent, CancelMode, CancelRequest, Ending, Outcome, Overdue};
 pub use text::{
-    Actor, ErrorText, HostName, HostPath, IdempotencyKey, Namespace, ProcessMark, Reason, RunInput,
-    SalvageRef, UniqueKey, UserId, WorkflowName,
+    Actor, AgentType, ChangedPath, ConcurrencyKey, ErrorText, GitRepositoryName, HostName,
+    HostPath, IdempotencyKey, ModelName, Namespace, ProcessMark, QueueName, Reason, RunInput,
+    SalvageRef, SessionName, Tag, UniqueKey, UserId, WorkflowName,
 };
 pub use worktree::{
     CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask, WorktreeKey,

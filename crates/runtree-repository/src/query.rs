@@ -1,32 +1,67 @@
-//! Which runs a list shows, in which order, page by page.
+//! Which runs a list shows, page by page.
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
-use runtree_id::{RunId, SessionId};
-use runtree_status::RunStatus;
+use runtree_id::{BranchName, OwnerId, SessionId};
+use runtree_status::{EndReason, RunStatus};
 use runtree_time::{TimeRange, Timestamp};
-use serde::Serialize;
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 
 use crate::error::{ErrorKind, RepositoryError};
+use crate::json;
 use crate::lease::Limit;
-use crate::run::RunSummary;
-use crate::text::{UserId, WorkflowName};
+use crate::order::{Cursor, Position, RunOrder};
+use crate::run::{Run, RunSummary};
+use crate::text::{HostName, QueueName, Tag, UserId, WorkflowName};
 
-/// Which runs to list; all of them until a condition is set. Conditions are joined by "and".
+/// The most values that one condition of a filter may name.
+pub const MAX_FILTER_VALUES: usize = 100;
+
+/// Which runs to show; all of them until a condition is set. Conditions are joined by "and", the values of one by "or".
 ///
 /// A condition whose set of values is empty is an error, never "no condition": a filter that came out empty by mistake must not
 /// show everybody's runs.
-#[derive(Clone, Debug, Default)]
+///
+/// ```
+/// use runtree_repository::RunFilter;
+/// use runtree_repository::status::RunStatus;
+///
+/// let filter = RunFilter::new().statuses([RunStatus::Failed, RunStatus::Killed]).tag("nightly".parse()?);
+/// assert!(filter.check().is_ok());
+/// assert!(RunFilter::new().statuses([]).check().is_err());
+/// # Ok::<(), runtree_repository::RepositoryError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct RunFilter {
-    statuses: Option<BTreeSet<RunStatus>>,
-    workflows: Option<BTreeSet<WorkflowName>>,
-    session: Option<SessionId>,
-    user: Option<UserId>,
-    created: Option<TimeRange>,
-    started: Option<TimeRange>,
-    ended: Option<TimeRange>,
+    /// The status is one of these.
+    pub statuses: Option<BTreeSet<RunStatus>>,
+    /// The reason of the end is one of these; none of a run that has not ended.
+    pub end_reasons: Option<BTreeSet<EndReason>>,
+    /// The workflow is one of these.
+    pub workflows: Option<BTreeSet<WorkflowName>>,
+    /// The queue is one of these.
+    pub queues: Option<BTreeSet<QueueName>>,
+    /// The run is of this session.
+    pub session: Option<SessionId>,
+    /// The run is this user's.
+    pub user: Option<UserId>,
+    /// The run's worktree has this branch.
+    pub branch: Option<BranchName>,
+    /// The run is running, and this is its owner.
+    pub owner: Option<OwnerId>,
+    /// The run is running, and its owner is on this machine.
+    pub owner_host: Option<HostName>,
+    /// The run has all of these tags.
+    pub tags: Option<BTreeSet<Tag>>,
+    /// The metadata has all of these members; with a value, the member has this value.
+    pub metadata: Option<BTreeMap<String, Option<Value>>>,
+    /// When the run was created.
+    pub created: Option<TimeRange>,
+    /// When its first attempt began.
+    pub started: Option<TimeRange>,
+    /// When it ended.
+    pub ended: Option<TimeRange>,
 }
 
 impl RunFilter {
@@ -42,10 +77,24 @@ impl RunFilter {
         self
     }
 
+    /// Shows runs that ended for one of these reasons.
+    #[must_use]
+    pub fn end_reasons(mut self, reasons: impl IntoIterator<Item = EndReason>) -> Self {
+        self.end_reasons = Some(reasons.into_iter().collect());
+        self
+    }
+
     /// Shows runs of these workflows.
     #[must_use]
     pub fn workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
         self.workflows = Some(workflows.into_iter().collect());
+        self
+    }
+
+    /// Shows runs of these queues.
+    #[must_use]
+    pub fn queues(mut self, queues: impl IntoIterator<Item = QueueName>) -> Self {
+        self.queues = Some(queues.into_iter().collect());
         self
     }
 
@@ -60,6 +109,51 @@ impl RunFilter {
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    /// Shows runs whose worktree has this branch.
+    #[must_use]
+    pub fn branch(mut self, branch: BranchName) -> Self {
+        self.branch = Some(branch);
+        self
+    }
+
+    /// Shows running runs of this owner.
+    #[must_use]
+    pub fn owner(mut self, owner: OwnerId) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// Shows running runs whose owner is on this machine.
+    #[must_use]
+    pub fn owner_host(mut self, host: HostName) -> Self {
+        self.owner_host = Some(host);
+        self
+    }
+
+    /// Shows runs that have this tag, and those of other calls as well.
+    #[must_use]
+    pub fn tag(mut self, tag: Tag) -> Self {
+        self.tags.get_or_insert_default().insert(tag);
+        self
+    }
+
+    /// Shows runs whose metadata has this member, whatever its value.
+    #[must_use]
+    pub fn metadata_key(mut self, key: impl Into<String>) -> Self {
+        let members = self.metadata.get_or_insert_default();
+        members.insert(key.into(), None);
+        self
+    }
+
+    /// Shows runs whose metadata has this member with this value. Objects are equal whatever the order of their members; numbers
+    /// are equal as they were written: `1` is not `1.0`.
+    #[must_use]
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        let members = self.metadata.get_or_insert_default();
+        members.insert(key.into(), Some(value.into()));
         self
     }
 
@@ -84,106 +178,75 @@ impl RunFilter {
         self
     }
 
-    /// Returns the statuses to show.
-    pub fn wanted_statuses(&self) -> Option<&BTreeSet<RunStatus>> {
-        self.statuses.as_ref()
-    }
-
-    /// Returns the workflows to show.
-    pub fn wanted_workflows(&self) -> Option<&BTreeSet<WorkflowName>> {
-        self.workflows.as_ref()
-    }
-
-    /// Returns the session to show.
-    pub fn wanted_session(&self) -> Option<SessionId> {
-        self.session
-    }
-
-    /// Returns the user whose runs to show.
-    pub fn wanted_user(&self) -> Option<&UserId> {
-        self.user.as_ref()
-    }
-
-    /// Returns when the runs to show were created.
-    pub fn wanted_created(&self) -> Option<TimeRange> {
-        self.created
-    }
-
-    /// Returns when the runs to show began.
-    pub fn wanted_started(&self) -> Option<TimeRange> {
-        self.started
-    }
-
-    /// Returns when the runs to show ended.
-    pub fn wanted_ended(&self) -> Option<TimeRange> {
-        self.ended
-    }
-
-    /// Refuses conditions that nothing can meet because they have no values.
+    /// Refuses conditions without values, with too many, and values beyond the limits.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], naming the condition.
     pub fn check(&self) -> Result<(), RepositoryError> {
-        let refuse = |what| {
-            Err(RepositoryError::new(
-                ErrorKind::InvalidInput,
-                format!("the filter names no {what}"),
-            ))
-        };
-        if self.statuses.as_ref().is_some_and(BTreeSet::is_empty) {
-            return refuse("status");
+        let counts = [
+            ("status", self.statuses.as_ref().map(BTreeSet::len)),
+            ("end reason", self.end_reasons.as_ref().map(BTreeSet::len)),
+            ("workflow", self.workflows.as_ref().map(BTreeSet::len)),
+            ("queue", self.queues.as_ref().map(BTreeSet::len)),
+            ("tag", self.tags.as_ref().map(BTreeSet::len)),
+            ("metadata", self.metadata.as_ref().map(BTreeMap::len)),
+        ];
+        for (what, count) in counts {
+            match count {
+                Some(0) => return Err(refused(format!("the filter names no {what}"))),
+                Some(count) if count > MAX_FILTER_VALUES => {
+                    return Err(refused(format!(
+                        "the filter names {count} times a {what}, at most {MAX_FILTER_VALUES} are allowed"
+                    )));
+                }
+                Some(_) | None => {}
+            }
         }
-        if self.workflows.as_ref().is_some_and(BTreeSet::is_empty) {
-            return refuse("workflow");
+        for (key, value) in self.metadata.iter().flatten() {
+            json::check("the name of a metadata member", &Value::from(key.as_str()))?;
+            json::check("the metadata value", value.as_ref().unwrap_or(&Value::Null))?;
         }
         Ok(())
     }
 
     /// Tells whether the list shows this run: the meaning that every backend's query has.
-    pub fn shows(&self, run: &RunSummary) -> bool {
+    pub fn shows(&self, run: &Run) -> bool {
         let within = |range: Option<TimeRange>, at: Option<Timestamp>| match range {
             Some(range) => at.is_some_and(|at| range.contains(at)),
             None => true,
         };
-        self.statuses
-            .as_ref()
-            .is_none_or(|statuses| statuses.contains(&run.status))
-            && self
-                .workflows
-                .as_ref()
-                .is_none_or(|workflows| workflows.contains(&run.workflow))
-            && self
-                .session
-                .is_none_or(|session| run.session_id == Some(session))
-            && self
-                .user
-                .as_ref()
-                .is_none_or(|user| run.user.as_ref() == Some(user))
+        let owner = run.owner.as_ref();
+        let branch = run.worktree.as_ref().map(|worktree| &worktree.branch);
+        is_one_of(self.statuses.as_ref(), Some(&run.status))
+            && is_one_of(self.end_reasons.as_ref(), run.end_reason.as_ref())
+            && is_one_of(self.workflows.as_ref(), Some(&run.workflow))
+            && is_one_of(self.queues.as_ref(), Some(&run.queue))
+            && is(self.session.as_ref(), run.session_id.as_ref())
+            && is(self.user.as_ref(), run.user.as_ref())
+            && is(self.branch.as_ref(), branch)
+            && is(self.owner.as_ref(), owner.map(|owner| &owner.id))
+            && is(self.owner_host.as_ref(), owner.map(|owner| &owner.host))
+            && self.tags.iter().flatten().all(|tag| run.tags.contains(tag))
+            && self.metadata.iter().flatten().all(|(key, wanted)| {
+                let found = run.metadata.get(key);
+                found.is_some_and(|found| wanted.as_ref().is_none_or(|wanted| wanted == found))
+            })
             && within(self.created, Some(run.created_at))
             && within(self.started, run.started_at)
             && within(self.ended, run.ended_at)
     }
 }
 
-/// In which order runs are listed; runs of the same instant follow the order of their ids.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum RunOrder {
-    /// The youngest first.
-    #[default]
-    NewestFirst,
-    /// The oldest first.
-    OldestFirst,
+fn is_one_of<T: Ord>(wanted: Option<&BTreeSet<T>>, found: Option<&T>) -> bool {
+    wanted.is_none_or(|wanted| found.is_some_and(|found| wanted.contains(found)))
 }
 
-impl RunOrder {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::NewestFirst => "newest",
-            Self::OldestFirst => "oldest",
-        }
-    }
+fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
+    wanted.is_none_or(|wanted| found == Some(wanted))
+}
+
+fn refused(why: String) -> RepositoryError {
+    RepositoryError::new(ErrorKind::InvalidInput, why)
 }
 
 /// One page of a list: how many runs, in which order, and after which one.
@@ -202,19 +265,11 @@ impl PageRequest {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the cursor comes from a list in another order.
-    pub fn position(&self) -> Result<Option<Position>, RepositoryError> {
-        match &self.after {
-            Some(cursor) if cursor.order != self.order => Err(RepositoryError::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "the cursor is of a list in the order {}, not {}",
-                    cursor.order.as_str(),
-                    self.order.as_str()
-                ),
-            )),
-            Some(cursor) => Ok(Some(cursor.position)),
-            None => Ok(None),
-        }
+    pub fn position(&self) -> Result<Option<&Position>, RepositoryError> {
+        let after = self.after.as_ref();
+        after
+            .map(|cursor| cursor.position_in(self.order))
+            .transpose()
     }
 }
 
@@ -236,112 +291,7 @@ impl RunPage {
         let next = runs
             .last()
             .filter(|_| more)
-            .map(|last| Cursor::new(page.order, Position::of(last)));
+            .map(|last| Cursor::new(page.order, Position::of(page.order.by, last)));
         Self { runs, next }
-    }
-}
-
-/// A place between two runs of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
-    /// When the run before it was created.
-    pub created_at: Timestamp,
-    /// The run before it.
-    pub id: RunId,
-}
-
-impl Position {
-    /// Returns the place just after this run.
-    pub fn of(run: &RunSummary) -> Self {
-        Self {
-            created_at: run.created_at,
-            id: run.id,
-        }
-    }
-}
-
-/// Where a page ended, as a text to hand out and take back: opaque, with a version and a check sum.
-///
-/// The check sum finds damage and guesses; it is no secret. A cursor gives no rights: a list shows what its filter allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    order: RunOrder,
-    position: Position,
-}
-
-impl Cursor {
-    const VERSION: &str = "c1";
-
-    /// Marks a place in a list of this order.
-    pub const fn new(order: RunOrder, position: Position) -> Self {
-        Self { order, position }
-    }
-
-    fn body(&self) -> String {
-        let Position { created_at, id } = self.position;
-        format!(
-            "{}.{}.{}.{id}",
-            Self::VERSION,
-            self.order.as_str(),
-            created_at.as_unix_micros()
-        )
-    }
-
-    fn check_sum(body: &str) -> String {
-        Sha256::digest(body)
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    }
-
-    fn parse_body(body: &str) -> Option<Self> {
-        let mut parts = body.split('.');
-        let (version, order, micros, id) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if version != Self::VERSION || parts.next().is_some() {
-            return None;
-        }
-        let order = [RunOrder::NewestFirst, RunOrder::OldestFirst]
-            .into_iter()
-            .find(|known| known.as_str() == order)?;
-        let created_at = Timestamp::from_unix_micros(micros.parse().ok()?).ok()?;
-        let cursor = Self::new(
-            order,
-            Position {
-                created_at,
-                id: id.parse().ok()?,
-            },
-        );
-        (cursor.body() == body).then_some(cursor)
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body = self.body();
-        write!(f, "{body}.{}", Self::check_sum(&body))
-    }
-}
-
-impl std::str::FromStr for Cursor {
-    type Err = RepositoryError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.rsplit_once('.')
-            .filter(|(body, sum)| Self::check_sum(body) == *sum)
-            .and_then(|(body, _)| Self::parse_body(body))
-            .ok_or_else(|| {
-                RepositoryError::new(
-                    ErrorKind::InvalidInput,
-                    "the cursor was not made by this version, or was changed",
-                )
-            })
-    }
-}
-
-impl Serialize for Cursor {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }

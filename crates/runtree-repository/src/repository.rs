@@ -2,20 +2,25 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use runtree_id::{IdEnding, Lookup, RunId};
 use runtree_time::Timestamp;
 
-use crate::answer::{Created, Rescue, Rescued, Write};
+use crate::annotation::Annotation;
+use crate::answer::{Created, Rescue, Rescued, Retention, Write};
+use crate::change::ChangeMark;
 use crate::error::RepositoryError;
 use crate::event::{EventNumber, RunEvent};
+use crate::explanation::Explanation;
 use crate::lease::{Claim, Claimed, Lease, LeaseRef, LeaseTime, Limit, Renewal};
 use crate::query::{PageRequest, RunFilter, RunPage};
-use crate::request::CreateRun;
+use crate::request::{CreateRun, RetryRun};
 use crate::run::{Run, RunSummary};
-use crate::stop::{CancelRequest, Outcome};
-use crate::text::{HostName, HostPath, ProcessMark};
+use crate::statistics::RunStatistics;
+use crate::stop::{CancelRequest, Ending, Outcome, Overdue};
+use crate::text::{HostName, HostPath, IdempotencyKey, ProcessMark};
 use crate::worktree::{
     CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask, WorktreeQuery,
     WorktreeRecord,
@@ -36,6 +41,29 @@ pub trait CreateRuns: Send + Sync {
     /// # Durability
     /// The run exists once this has answered. When the answer is lost, repeat the call with the same id.
     async fn create(&self, request: &CreateRun) -> Result<Created, RepositoryError>;
+
+    /// Makes runs in one transaction, in this order; answers in the order of the question.
+    ///
+    /// A conflict is the answer to its request alone, and the others are made all the same. Two requests of one call that want the
+    /// same key are decided as if one had been made after the other.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than [`Limit::MAX`] requests;
+    /// then none was made.
+    ///
+    /// # Durability
+    /// As [`create`](Self::create): repeat the call with the same ids.
+    async fn create_many(&self, requests: &[CreateRun]) -> Result<Vec<Created>, RepositoryError>;
+
+    /// Makes a new run from an ended one, which stays as it ended.
+    ///
+    /// `Stale` while the run has not ended or stands at a word that this version does not know; `Already` with the run that the same
+    /// retry made before. What the new run takes over, [`RetryRun`] says. The unique key may be in somebody else's hands by now, and
+    /// the id may belong to another run: then the answer is `Applied` with [`Created::Conflict`], and nothing was written.
+    ///
+    /// # Errors
+    /// What the store cannot do.
+    async fn retry(&self, request: &RetryRun) -> Result<Write<Created>, RepositoryError>;
 }
 
 /// Reads runs.
@@ -53,6 +81,12 @@ pub trait ReadRuns: Send + Sync {
     /// What the store cannot do.
     async fn get(&self, id: RunId) -> Result<Option<Run>, RepositoryError>;
 
+    /// Returns the run that was made under this idempotency key, whole.
+    ///
+    /// # Errors
+    /// What the store cannot do.
+    async fn get_by_key(&self, key: &IdempotencyKey) -> Result<Option<Run>, RepositoryError>;
+
     /// Returns the run whose id ends like this.
     ///
     /// # Errors
@@ -61,7 +95,8 @@ pub trait ReadRuns: Send + Sync {
 
     /// Returns a page of runs.
     ///
-    /// Pages follow the creation instant and the id, so runs that end or begin meanwhile neither hide others nor show twice.
+    /// Pages follow the value that the list is ordered by and the id. By the creation instant, runs that begin or end meanwhile
+    /// neither hide others nor show twice.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter without values or a cursor of another list.
@@ -70,6 +105,26 @@ pub trait ReadRuns: Send + Sync {
         filter: &RunFilter,
         page: &PageRequest,
     ) -> Result<RunPage, RepositoryError>;
+
+    /// Counts the runs of a filter.
+    ///
+    /// It looks at every run that the filter shows: ask for it when somebody wants to know it, not with every page.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    async fn count(&self, filter: &RunFilter) -> Result<u64, RepositoryError>;
+
+    /// Measures the runs of a filter.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    async fn statistics(&self, filter: &RunFilter) -> Result<RunStatistics, RepositoryError>;
+
+    /// Says why a run stands where it stands; none for a run that does not exist.
+    ///
+    /// # Errors
+    /// What the store cannot do.
+    async fn explain(&self, id: RunId) -> Result<Option<Explanation>, RepositoryError>;
 
     /// Returns the events of a run after a number, oldest first; none for a run that does not exist.
     ///
@@ -141,6 +196,16 @@ pub trait OwnRuns: Send + Sync {
     /// The ending, and the wish to clean up, exist once this has answered.
     async fn end(&self, lease: LeaseRef, outcome: &Outcome) -> Result<Write<Run>, RepositoryError>;
 
+    /// Ends attempts in one transaction, each as [`end`](Self::end) would; answers in the order of the question.
+    ///
+    /// An ending that loses is the answer to it alone. Of two endings of one run in one call the first decides.
+    ///
+    /// # Errors
+    /// As [`end`](Self::end), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than [`Limit::MAX`] endings; then
+    /// nothing was written.
+    async fn end_many(&self, endings: &[Ending])
+    -> Result<Vec<Write<RunSummary>>, RepositoryError>;
+
     /// Gives the run back without counting the attempt; a run that somebody wants to stop is `killed`.
     ///
     /// # Errors
@@ -168,7 +233,8 @@ pub trait StopRuns: Send + Sync {
     /// Ends a run without its owner, which is fenced: for owners that do not obey and cannot be proven dead.
     ///
     /// The owner's process may still be running; it learns with its next write.
-    /// An intent that was recorded before stays as it is; without one, the request is recorded as given.
+    /// An intent that was recorded before stays as it is; without one, the request is recorded as given. Even when that intent is of
+    /// the deadline, the run ends as `killed`: somebody did not wait for the time that it was given.
     ///
     /// # Errors
     /// What the store cannot do.
@@ -196,6 +262,64 @@ pub trait RescueRuns: Send + Sync {
     /// # Errors
     /// What the store cannot do.
     async fn rescue(&self, rescue: &Rescue) -> Result<Vec<Rescued>, RepositoryError>;
+
+    /// Looks at runs whose deadline has passed, and answers those that it changed, as they are now.
+    ///
+    /// A waiting one is `failed` with the reason `timed_out`. A running one is first asked to stop, gracefully, with a cancel intent
+    /// whose cause is the deadline; when its time for that is over too it is `failed` with the reason `timed_out`, and its owner is
+    /// fenced. One that somebody asked to stop before is left to that wish.
+    ///
+    /// # Errors
+    /// What the store cannot do.
+    async fn time_out(&self, overdue: &Overdue) -> Result<Vec<RunSummary>, RepositoryError>;
+}
+
+/// Adds to runs what is learnt of them.
+#[async_trait]
+pub trait AnnotateRuns: Send + Sync {
+    /// Changes facts, usage, tags and metadata of a run, also after its end; what is not named stays.
+    ///
+    /// Needs no token: who reports on a run may be another program than its owner. `Already` when everything was so;
+    /// `Stale` for a status that this version does not know.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an annotation that changes nothing or is beyond the limits, and when the
+    /// run would have too many tags or too much metadata; the run is unchanged then.
+    async fn annotate(
+        &self,
+        id: RunId,
+        annotation: &Annotation,
+    ) -> Result<Write<Run>, RepositoryError>;
+}
+
+/// Deletes what nobody needs any more.
+#[async_trait]
+pub trait RetainRuns: Send + Sync {
+    /// Deletes runs that ended long ago, with their events, tags and records of removed worktrees; answers which.
+    ///
+    /// Never one whose clean-up is still wanted, whose worktree is still in place, or whose status is a word that this version does
+    /// not know. Call it again until it answers none.
+    ///
+    /// # Errors
+    /// What the store cannot do; then none was deleted.
+    async fn delete_ended(&self, retention: &Retention) -> Result<Vec<RunId>, RepositoryError>;
+}
+
+/// Tells when it is worth looking again.
+#[async_trait]
+pub trait WatchRuns: Send + Sync {
+    /// Waits until something in the store may have changed since `seen`, at the latest until `wait` is over.
+    ///
+    /// It is a hint: it may come without a change, and a change of another process may be told late. Who must not miss anything
+    /// looks again when the wait is over, whether it was told or not. A write of the same process is told at once.
+    ///
+    /// # Errors
+    /// What the store cannot do. A backend that only loses its way to be told falls back to looking regularly.
+    async fn changed(
+        &self,
+        seen: ChangeMark,
+        wait: Duration,
+    ) -> Result<ChangeMark, RepositoryError>;
 }
 
 /// Keeps the records of worktrees and the durable wishes to clean them up.
@@ -296,7 +420,17 @@ pub enum Sharing {
 ///
 /// Every method can be dropped at any await: what it writes is written whole or not at all.
 pub trait RunRepository:
-    CreateRuns + ReadRuns + OwnRuns + StopRuns + RescueRuns + CleanUpWorktrees + Debug + 'static
+    CreateRuns
+    + ReadRuns
+    + OwnRuns
+    + StopRuns
+    + RescueRuns
+    + AnnotateRuns
+    + CleanUpWorktrees
+    + RetainRuns
+    + WatchRuns
+    + Debug
+    + 'static
 {
     /// Declares what this backend can and cannot do.
     fn capabilities(&self) -> Capabilities;

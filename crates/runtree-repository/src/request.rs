@@ -1,5 +1,6 @@
 //! What a caller asks for when it creates a run, and how two requests are told apart.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -9,9 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::annotation::{MAX_TAGS, too_many_tags};
 use crate::error::{ErrorKind, RepositoryError};
+use crate::facts::RunFacts;
 use crate::json;
-use crate::text::{IdempotencyKey, RunInput, UniqueKey, UserId, WorkflowName};
+use crate::text::{
+    AgentType, ConcurrencyKey, GitRepositoryName, IdempotencyKey, ModelName, QueueName, RunInput,
+    SessionName, Tag, UniqueKey, UserId, WorkflowName,
+};
 
 /// A run that is wanted: what to execute, with what, and under which keys.
 ///
@@ -32,13 +38,29 @@ pub struct NewRun {
     unique_key: Option<UniqueKey>,
     session_id: Option<SessionId>,
     user: Option<UserId>,
+    // What later versions added is left out of the fingerprint while it is not used, so that a request which is repeated across an
+    // upgrade stays the same request.
+    #[serde(skip_serializing_if = "is_default")]
+    queue: QueueName,
+    #[serde(skip_serializing_if = "is_default")]
+    concurrency: Option<Concurrency>,
     priority: Priority,
     max_attempts: NonZeroU32,
     available_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "is_default")]
+    deadline: Option<Timestamp>,
+    #[serde(skip_serializing_if = "is_default")]
+    tags: BTreeSet<Tag>,
+    #[serde(skip_serializing_if = "is_default")]
+    facts: RunFacts,
     metadata: Map<String, Value>,
     worktree: WorktreeWish,
     #[serde(skip)]
     first_invalid: Option<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The worktree that a request wishes for, before its base is resolved to a commit.
@@ -111,9 +133,14 @@ impl NewRun {
             unique_key: None,
             session_id: None,
             user: None,
+            queue: QueueName::default(),
+            concurrency: None,
             priority: Priority::NORMAL,
             max_attempts: NonZeroU32::MIN,
             available_at: None,
+            deadline: None,
+            tags: BTreeSet::new(),
+            facts: RunFacts::default(),
             metadata: Map::new(),
             worktree: WorktreeWish::default(),
             first_invalid,
@@ -165,6 +192,26 @@ impl NewRun {
         self
     }
 
+    /// Puts the run into a queue; `default` unless it is named.
+    #[must_use]
+    pub fn queue(mut self, name: impl Into<String>) -> Self {
+        if let Some(name) = self.keep(QueueName::new(name)) {
+            self.queue = name;
+        }
+        self
+    }
+
+    /// Lets the run start only while fewer than `limit` runs with this key are running.
+    ///
+    /// Each run is measured by its own limit. What counts is live leases, looked at by the claim itself: a run whose owner died
+    /// holds its place until the lease expires, and no longer.
+    #[must_use]
+    pub fn concurrency(mut self, key: impl Into<String>, limit: NonZeroU32) -> Self {
+        let key = self.keep(ConcurrencyKey::new(key));
+        self.concurrency = key.map(|key| Concurrency { key, limit });
+        self
+    }
+
     /// Sets which of several waiting runs goes first.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
@@ -183,6 +230,50 @@ impl NewRun {
     #[must_use]
     pub fn available_at(mut self, at: Timestamp) -> Self {
         self.available_at = Some(at);
+        self
+    }
+
+    /// Sets until when the run must have ended; after that it is stopped and `failed` with the reason `timed_out`.
+    #[must_use]
+    pub fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = Some(at);
+        self
+    }
+
+    /// Adds a word that the run is found by.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        if let Some(tag) = self.keep(Tag::new(tag)) {
+            self.tags.insert(tag);
+        }
+        self
+    }
+
+    /// Says what kind of agent does the work.
+    #[must_use]
+    pub fn agent(mut self, agent: impl Into<String>) -> Self {
+        self.facts.agent = self.keep(AgentType::new(agent));
+        self
+    }
+
+    /// Says which model the agent uses.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.facts.model = self.keep(ModelName::new(model));
+        self
+    }
+
+    /// Says what people call the session.
+    #[must_use]
+    pub fn session_name(mut self, name: impl Into<String>) -> Self {
+        self.facts.session_name = self.keep(SessionName::new(name));
+        self
+    }
+
+    /// Says which git repository the work is about, as the host names it.
+    #[must_use]
+    pub fn git_repository(mut self, name: impl Into<String>) -> Self {
+        self.facts.git_repository = self.keep(GitRepositoryName::new(name));
         self
     }
 
@@ -234,6 +325,9 @@ impl NewRun {
             ));
         };
         json::check("the metadata", &Value::Object(self.metadata.clone()))?;
+        if self.tags.len() > MAX_TAGS {
+            return Err(too_many_tags(self.tags.len()));
+        }
         Ok(CheckedRun {
             fingerprint: self.fingerprint()?,
             workflow,
@@ -242,9 +336,14 @@ impl NewRun {
             unique_key: self.unique_key.clone(),
             session_id: self.session_id,
             user: self.user.clone(),
+            queue: self.queue.clone(),
+            concurrency: self.concurrency.clone(),
             priority: self.priority,
             max_attempts: self.max_attempts,
             available_at: self.available_at,
+            deadline: self.deadline,
+            tags: self.tags.clone(),
+            facts: self.facts.clone(),
             metadata: self.metadata.clone(),
         })
     }
@@ -277,12 +376,22 @@ pub struct CheckedRun {
     pub session_id: Option<SessionId>,
     /// Whom it belongs to.
     pub user: Option<UserId>,
+    /// Where it waits.
+    pub queue: QueueName,
+    /// What it uses that only so many runs may use at once.
+    pub concurrency: Option<Concurrency>,
     /// Which of several goes first.
     pub priority: Priority,
     /// How many attempts it has.
     pub max_attempts: NonZeroU32,
     /// When it may start; none means at once.
     pub available_at: Option<Timestamp>,
+    /// Until when it must have ended.
+    pub deadline: Option<Timestamp>,
+    /// What it is found by.
+    pub tags: BTreeSet<Tag>,
+    /// What is known of its work before it begins.
+    pub facts: RunFacts,
     /// Values of the host application's own.
     pub metadata: Map<String, Value>,
 }
@@ -298,6 +407,34 @@ pub struct CreateRun {
     pub run: NewRun,
     /// The worktree that it needs; none for a run that needs none.
     pub worktree: Option<WantedWorktree>,
+}
+
+/// One retry: a new run made from an ended one, which stays as it ended.
+///
+/// The new run has the same workflow, input, keys, queue, priority, attempts, tags, metadata and facts, but for the idempotency key,
+/// which names the first request, for the commits and the counts of the first run's work, and for the deadline. Its
+/// [`retry_of`](crate::RunSummary::retry_of) names the ended run.
+#[derive(Clone, Debug)]
+pub struct RetryRun {
+    /// The ended run.
+    pub of: RunId,
+    /// The id of the new run.
+    pub id: RunId,
+    /// The worktree that the new run needs; none for a run that needs none.
+    pub worktree: Option<WantedWorktree>,
+    /// When it may start; none means at once.
+    pub available_at: Option<Timestamp>,
+    /// Until when it must have ended.
+    pub deadline: Option<Timestamp>,
+}
+
+/// Something that a run uses, and how many runs may use it at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// What is used.
+    pub key: ConcurrencyKey,
+    /// How many runs with this key may run, this one included.
+    pub limit: NonZeroU32,
 }
 
 /// The worktree that a run needs, with its base resolved, so that every attempt starts from the same commit.
@@ -349,6 +486,29 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(error.to_string(), "the user id is empty");
         assert!(NewRun::new("builder").branch("a..b").check().is_err());
+    }
+
+    #[test]
+    fn a_request_keeps_its_fingerprint_across_versions() {
+        let run = NewRun::new("builder").input("x").idempotency_key("k");
+        let fingerprint = run.check().unwrap().fingerprint;
+        assert_eq!(
+            format!("{fingerprint:?}"),
+            "60d2197ac98ccee1dec77de27f79b8636c9a4712640387550ea7805951f75954"
+        );
+        for other in [
+            run.clone().queue("slow"),
+            run.clone().tag("a"),
+            run.clone().model("m"),
+            run.clone().concurrency("k", NonZeroU32::MIN),
+            run.clone().deadline(Timestamp::MAX),
+        ] {
+            assert_ne!(other.check().unwrap().fingerprint, fingerprint);
+        }
+        assert_eq!(
+            run.queue("default").check().unwrap().fingerprint,
+            fingerprint
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The record of a run, narrow for lists and whole for one.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::time::Duration;
@@ -10,10 +11,13 @@ use runtree_time::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::facts::{FileChange, RunFacts, Usage};
 use crate::lease::{Owner, Token};
-use crate::request::{Priority, WantedWorktree};
+use crate::request::{Concurrency, Priority, WantedWorktree};
 use crate::stop::CancelIntent;
-use crate::text::{ErrorText, IdempotencyKey, RunInput, UniqueKey, UserId, WorkflowName};
+use crate::text::{
+    ErrorText, IdempotencyKey, QueueName, RunInput, Tag, UniqueKey, UserId, WorkflowName,
+};
 
 /// What lists show of a run: everything but the wide texts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,12 +30,16 @@ pub struct RunSummary {
     pub status: RunStatus,
     /// Why it ended, once it has.
     pub end_reason: Option<EndReason>,
+    /// Where it waits.
+    pub queue: QueueName,
     /// Which of several waiting runs goes first.
     pub priority: Priority,
     /// What makes two requests the same.
     pub idempotency_key: Option<IdempotencyKey>,
     /// What at most one run that has not ended may hold.
     pub unique_key: Option<UniqueKey>,
+    /// What it uses that only so many runs may use at once.
+    pub concurrency: Option<Concurrency>,
     /// The session.
     pub session_id: Option<SessionId>,
     /// Whom it belongs to.
@@ -50,8 +58,18 @@ pub struct RunSummary {
     pub cancel: Option<CancelIntent>,
     /// The worktree that it needs.
     pub worktree: Option<WantedWorktree>,
+    /// The ended run that it tries again.
+    pub retry_of: Option<RunId>,
+    /// What it is found by.
+    pub tags: BTreeSet<Tag>,
+    /// What is known of its work.
+    pub facts: RunFacts,
+    /// What it used up.
+    pub usage: Usage,
     /// When it may start.
     pub available_at: Timestamp,
+    /// Until when it must have ended.
+    pub deadline: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When the record or its history last changed; never before `created_at`, never going back.
@@ -79,6 +97,15 @@ impl RunSummary {
         Some(self.ended_at?.saturating_duration_since(self.started_at?))
     }
 
+    /// Returns the time from the instant that the run could start at to its first start.
+    ///
+    /// None while it has not started, and for a run that waited again: when it could start first is not kept.
+    pub fn waiting_time(&self) -> Option<Duration> {
+        let since = self.available_at.max(self.created_at);
+        let started_at = self.started_at.filter(|started_at| *started_at >= since)?;
+        Some(started_at.saturating_duration_since(since))
+    }
+
     /// Tells whether the run has ended.
     pub fn has_ended(&self) -> bool {
         self.ended_at.is_some()
@@ -99,6 +126,8 @@ pub struct Run {
     pub error: Option<ErrorText>,
     /// Values of the host application's own.
     pub metadata: Map<String, Value>,
+    /// How much of each file was changed.
+    pub file_changes: Vec<FileChange>,
 }
 
 impl Deref for Run {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::RepositoryError;
 use crate::json;
+use crate::lease::{LeaseRef, Limit};
 use crate::text::{Actor, ErrorText, Reason};
 
 /// What an owner says of its attempt.
@@ -58,6 +59,24 @@ impl Outcome {
     }
 }
 
+/// One ending: the lease that the owner shows, and the outcome.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// Which run, and under which token.
+    pub lease: LeaseRef,
+    /// What came of the attempt.
+    pub outcome: Outcome,
+}
+
+/// What to do with runs whose deadline has passed.
+#[derive(Clone, Debug)]
+pub struct Overdue {
+    /// How many runs at most, those first whose deadline passed first.
+    pub limit: Limit,
+    /// How long the work of a running run has to stop by itself before the run is ended without its owner.
+    pub grace: Duration,
+}
+
 /// How a run is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,6 +94,39 @@ impl CancelMode {
         match self {
             Self::Graceful => "graceful",
             Self::Forced => "forced",
+        }
+    }
+}
+
+/// What made somebody, or something, want a run to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the cause decides how the run ends, so each must be treated"
+)]
+pub enum CancelCause {
+    /// Somebody asked for it; the run ends as `killed`.
+    #[default]
+    Request,
+    /// Its deadline passed; the run ends as `failed` with the reason `timed_out`.
+    Deadline,
+}
+
+impl CancelCause {
+    /// Returns the word that is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Deadline => "deadline",
+        }
+    }
+
+    /// Returns how a run ends that stops for this cause.
+    pub const fn end_reason(self) -> EndReason {
+        match self {
+            Self::Request => EndReason::Killed,
+            Self::Deadline => EndReason::TimedOut,
         }
     }
 }
@@ -110,6 +162,8 @@ impl CancelRequest {
 pub struct CancelIntent {
     /// How.
     pub mode: CancelMode,
+    /// For what cause. A request that comes before the deadline passes stays the cause.
+    pub cause: CancelCause,
     /// When it was asked for first.
     pub requested_at: Timestamp,
     /// Until when the work may stop by itself.
@@ -122,26 +176,27 @@ pub struct CancelIntent {
 
 impl CancelIntent {
     /// Makes an intent from its parts, as a backend reads them.
-    pub fn new(
-        mode: CancelMode,
-        requested_at: Timestamp,
-        deadline: Option<Timestamp>,
-        reason: Option<Reason>,
-        by: Option<Actor>,
-    ) -> Self {
+    pub const fn new(mode: CancelMode, cause: CancelCause, requested_at: Timestamp) -> Self {
         Self {
             mode,
+            cause,
             requested_at,
-            deadline,
-            reason,
-            by,
+            deadline: None,
+            reason: None,
+            by: None,
         }
+    }
+
+    /// Tells whether the run was asked to stop for its deadline, and its time for that is over.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.cause == CancelCause::Deadline && self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// Records a request.
     pub fn of(request: &CancelRequest, now: Timestamp) -> Self {
         Self {
             mode: request.mode,
+            cause: CancelCause::Request,
             requested_at: now,
             deadline: request.grace.map(|grace| now.saturating_add(grace)),
             reason: request.reason.clone(),

@@ -120,6 +120,22 @@ text_types! {
     Namespace = "the namespace", Line, 64;
     /// The name of what a run executes, such as `builder` or `review`.
     WorkflowName = "the workflow name", Line, 128;
+    /// The name of a queue: what workers choose to take runs from.
+    QueueName = "the queue name", Line, 64;
+    /// Something of which only so many runs may use at once, such as an account or a machine.
+    ConcurrencyKey = "the concurrency key", Line, 255;
+    /// A word that runs are found by.
+    Tag = "the tag", Line, 64;
+    /// What kind of agent does the work, in the host application's own terms.
+    AgentType = "the agent type", Line, 128;
+    /// The model that an agent uses.
+    ModelName = "the model name", Line, 128;
+    /// What people call a session.
+    SessionName = "the session name", Line, 255;
+    /// A git repository as the host application names it: a URL, a path, a short name.
+    GitRepositoryName = "the git repository", Line, 4_096;
+    /// A changed file, from the top of the working tree; bytes that are no UTF-8 are replaced by whoever made the text.
+    ChangedPath = "the changed path", Block, 4_096;
     /// What makes two create requests the same request.
     IdempotencyKey = "the idempotency key", Line, 255;
     /// Something that at most one run that has not ended may hold.
@@ -142,6 +158,13 @@ text_types! {
     HostPath = "the path", Line, 4_096;
     /// The full name of a ref that holds what was saved from a worktree.
     SalvageRef = "the salvage ref", Line, 512;
+}
+
+impl Default for QueueName {
+    /// The queue `default`.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
 }
 
 macro_rules! lossy {

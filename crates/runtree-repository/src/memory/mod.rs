@@ -1,29 +1,36 @@
 //! A run repository in memory: for tests and for hosts whose runs need not outlive the process.
 
+mod cleanup;
 mod row;
 mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use runtree_id::{IdEnding, Lookup, RunId};
 use runtree_time::{Clock, Timestamp};
+use tokio::sync::watch;
 
 use self::tables::Tables;
-use crate::answer::{Created, Rescue, Rescued, Write};
+use crate::annotation::Annotation;
+use crate::answer::{Created, Rescue, Rescued, Retention, Write};
+use crate::change::ChangeMark;
 use crate::error::RepositoryError;
 use crate::event::{EventNumber, RunEvent};
+use crate::explanation::Explanation;
 use crate::lease::{Claim, Claimed, Lease, LeaseRef, LeaseTime, Limit, Renewal};
 use crate::query::{PageRequest, RunFilter, RunPage};
 use crate::repository::{
-    Capabilities, CleanUpWorktrees, CreateRuns, Durability, OwnRuns, ReadRuns, RescueRuns,
-    RunRepository, Sharing, StopRuns,
+    AnnotateRuns, Capabilities, CleanUpWorktrees, CreateRuns, Durability, OwnRuns, ReadRuns,
+    RescueRuns, RetainRuns, RunRepository, Sharing, StopRuns, WatchRuns,
 };
-use crate::request::CreateRun;
+use crate::request::{CreateRun, RetryRun};
 use crate::run::{Run, RunSummary};
-use crate::stop::{CancelRequest, Outcome};
-use crate::text::{HostName, HostPath, Namespace, ProcessMark};
+use crate::statistics::RunStatistics;
+use crate::stop::{CancelRequest, Ending, Outcome, Overdue};
+use crate::text::{HostName, HostPath, IdempotencyKey, Namespace, ProcessMark};
 use crate::worktree::{
     CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask, WorktreeQuery,
     WorktreeRecord,
@@ -42,6 +49,8 @@ pub struct MemoryRepository {
 struct Store {
     clock: Arc<dyn Clock>,
     namespaces: Mutex<BTreeMap<Namespace, Tables>>,
+    /// Counts the transactions, from 1.
+    changes: watch::Sender<u64>,
 }
 
 impl MemoryRepository {
@@ -53,6 +62,7 @@ impl MemoryRepository {
             store: Arc::new(Store {
                 clock,
                 namespaces: Mutex::default(),
+                changes: watch::Sender::new(1),
             }),
         }
     }
@@ -73,7 +83,29 @@ impl MemoryRepository {
         // Read inside the lock, so that the order of the stamps is the order of the writes.
         let now = self.store.clock.now();
         let tables = namespaces.entry(self.namespace.clone()).or_default();
-        work(tables, now)
+        let answer = work(tables, now);
+        drop(namespaces);
+        answer
+    }
+
+    /// As [`tables`](Self::tables), for work that writes: whoever watches is told.
+    fn write<T>(&self, work: impl FnOnce(&mut Tables, Timestamp) -> T) -> T {
+        let answer = self.tables(work);
+        self.tell();
+        answer
+    }
+
+    /// As [`write`](Self::write), for work that answers what it changed: nothing is told when that is nothing.
+    fn write_some<T>(&self, work: impl FnOnce(&mut Tables, Timestamp) -> Vec<T>) -> Vec<T> {
+        let changed = self.tables(work);
+        if !changed.is_empty() {
+            self.tell();
+        }
+        changed
+    }
+
+    fn tell(&self) {
+        self.store.changes.send_modify(|count| *count += 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Namespace, Tables>> {
@@ -89,7 +121,25 @@ impl MemoryRepository {
 impl CreateRuns for MemoryRepository {
     async fn create(&self, request: &CreateRun) -> Result<Created, RepositoryError> {
         let checked = request.run.check()?;
-        Ok(self.tables(|tables, now| tables.create(request, checked, now)))
+        Ok(self.write(|tables, now| tables.create(request, checked, now)))
+    }
+
+    async fn create_many(&self, requests: &[CreateRun]) -> Result<Vec<Created>, RepositoryError> {
+        Limit::check_batch("runs", requests.len())?;
+        let checked = requests
+            .iter()
+            .map(|request| Ok((request, request.run.check()?)))
+            .collect::<Result<Vec<_>, RepositoryError>>()?;
+        Ok(self.write(|tables, now| {
+            let created = checked
+                .into_iter()
+                .map(|(request, checked)| tables.create(request, checked, now));
+            created.collect()
+        }))
+    }
+
+    async fn retry(&self, request: &RetryRun) -> Result<Write<Created>, RepositoryError> {
+        Ok(self.write(|tables, now| tables.retry(request, now)))
     }
 }
 
@@ -101,6 +151,10 @@ impl ReadRuns for MemoryRepository {
 
     async fn get(&self, id: RunId) -> Result<Option<Run>, RepositoryError> {
         Ok(self.tables(|tables, _| tables.get(id)))
+    }
+
+    async fn get_by_key(&self, key: &IdempotencyKey) -> Result<Option<Run>, RepositoryError> {
+        Ok(self.tables(|tables, _| tables.get_by_key(key)))
     }
 
     async fn find(&self, ending: &IdEnding) -> Result<Lookup<RunSummary>, RepositoryError> {
@@ -117,6 +171,20 @@ impl ReadRuns for MemoryRepository {
         Ok(self.tables(|tables, _| tables.list(filter, page, position)))
     }
 
+    async fn count(&self, filter: &RunFilter) -> Result<u64, RepositoryError> {
+        filter.check()?;
+        Ok(self.tables(|tables, _| tables.count(filter)))
+    }
+
+    async fn statistics(&self, filter: &RunFilter) -> Result<RunStatistics, RepositoryError> {
+        filter.check()?;
+        Ok(self.tables(|tables, _| tables.statistics(filter)))
+    }
+
+    async fn explain(&self, id: RunId) -> Result<Option<Explanation>, RepositoryError> {
+        Ok(self.tables(|tables, now| tables.explain(id, now)))
+    }
+
     async fn events(
         &self,
         id: RunId,
@@ -130,7 +198,12 @@ impl ReadRuns for MemoryRepository {
 #[async_trait]
 impl OwnRuns for MemoryRepository {
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, RepositoryError> {
-        self.tables(|tables, now| tables.claim(claim, now))
+        claim.check()?;
+        let claimed = self.tables(|tables, now| tables.claim(claim, now))?;
+        if !claimed.is_empty() {
+            self.tell();
+        }
+        Ok(claimed)
     }
 
     async fn renew(
@@ -151,23 +224,40 @@ impl OwnRuns for MemoryRepository {
         lease: LeaseRef,
         child: &ProcessMark,
     ) -> Result<Write<()>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.record_child(lease, child, now)))
+        Ok(self.write(|tables, now| tables.record_child(lease, child, now)))
     }
 
     async fn worktree_ready(
         &self,
         lease: LeaseRef,
     ) -> Result<Write<WorktreeRecord>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.worktree_ready(lease, now)))
+        Ok(self.write(|tables, now| tables.worktree_ready(lease, now)))
     }
 
     async fn end(&self, lease: LeaseRef, outcome: &Outcome) -> Result<Write<Run>, RepositoryError> {
         outcome.check()?;
-        Ok(self.tables(|tables, now| tables.end(lease, outcome, now)))
+        Ok(self.write(|tables, now| tables.end(lease, outcome, now)))
+    }
+
+    async fn end_many(
+        &self,
+        endings: &[Ending],
+    ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
+        Limit::check_batch("endings", endings.len())?;
+        endings
+            .iter()
+            .try_for_each(|ending| ending.outcome.check())?;
+        Ok(self.write(|tables, now| {
+            let end = |ending: &Ending| {
+                let ended = tables.end(ending.lease, &ending.outcome, now);
+                ended.map(|run| run.summary)
+            };
+            endings.iter().map(end).collect()
+        }))
     }
 
     async fn release(&self, lease: LeaseRef) -> Result<Write<Run>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.release(lease, now)))
+        Ok(self.write(|tables, now| tables.release(lease, now)))
     }
 }
 
@@ -178,7 +268,7 @@ impl StopRuns for MemoryRepository {
         id: RunId,
         request: &CancelRequest,
     ) -> Result<Write<Run>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.cancel(id, request, now)))
+        Ok(self.write(|tables, now| tables.cancel(id, request, now)))
     }
 
     async fn force_kill(
@@ -186,7 +276,7 @@ impl StopRuns for MemoryRepository {
         id: RunId,
         request: &CancelRequest,
     ) -> Result<Write<Run>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.force_kill(id, request, now)))
+        Ok(self.write(|tables, now| tables.force_kill(id, request, now)))
     }
 }
 
@@ -197,7 +287,47 @@ impl RescueRuns for MemoryRepository {
     }
 
     async fn rescue(&self, rescue: &Rescue) -> Result<Vec<Rescued>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.rescue(rescue, now)))
+        Ok(self.write_some(|tables, now| tables.rescue(rescue, now)))
+    }
+
+    async fn time_out(&self, overdue: &Overdue) -> Result<Vec<RunSummary>, RepositoryError> {
+        Ok(self.write_some(|tables, now| tables.time_out(overdue, now)))
+    }
+}
+
+#[async_trait]
+impl AnnotateRuns for MemoryRepository {
+    async fn annotate(
+        &self,
+        id: RunId,
+        annotation: &Annotation,
+    ) -> Result<Write<Run>, RepositoryError> {
+        annotation.check()?;
+        self.write(|tables, now| tables.annotate(id, annotation, now))
+    }
+}
+
+#[async_trait]
+impl RetainRuns for MemoryRepository {
+    async fn delete_ended(&self, retention: &Retention) -> Result<Vec<RunId>, RepositoryError> {
+        Ok(self.write_some(|tables, _| tables.delete_ended(retention)))
+    }
+}
+
+#[async_trait]
+impl WatchRuns for MemoryRepository {
+    async fn changed(
+        &self,
+        seen: ChangeMark,
+        wait: Duration,
+    ) -> Result<ChangeMark, RepositoryError> {
+        let mut changes = self.store.changes.subscribe();
+        let news = changes.wait_for(|count| *count > seen.get());
+        let told = match tokio::time::timeout(wait, news).await {
+            Ok(told) => told.map_or(seen.get(), |count| *count),
+            Err(_) => seen.get(),
+        };
+        Ok(ChangeMark::new(told))
     }
 }
 
@@ -214,7 +344,7 @@ impl CleanUpWorktrees for MemoryRepository {
         &self,
         claim: &CleanupClaim,
     ) -> Result<Vec<CleanupTask>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.claim_cleanups(claim, now)))
+        Ok(self.write_some(|tables, now| tables.claim_cleanups(claim, now)))
     }
 
     async fn cleanup_leases(
@@ -226,7 +356,7 @@ impl CleanUpWorktrees for MemoryRepository {
     }
 
     async fn free_cleanups(&self, proven_dead: &[CleanupRef]) -> Result<(), RepositoryError> {
-        self.tables(|tables, _| tables.free_cleanups(proven_dead));
+        self.write(|tables, _| tables.free_cleanups(proven_dead));
         Ok(())
     }
 
@@ -235,7 +365,7 @@ impl CleanUpWorktrees for MemoryRepository {
         cleanup: CleanupRef,
         outcome: &CleanupOutcome,
     ) -> Result<Write<WorktreeRecord>, RepositoryError> {
-        Ok(self.tables(|tables, now| tables.finish_cleanup(cleanup, outcome, now)))
+        Ok(self.write(|tables, now| tables.finish_cleanup(cleanup, outcome, now)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! One run with everything that belongs to it, and the changes that a single run goes through.
 
+use std::time::Duration;
+
 use runtree_status::{EndReason, Event, RunStatus};
 use runtree_time::Timestamp;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use crate::event::{EventKind, EventNumber, RunEvent};
 use crate::lease::{Lease, LeaseRef, Owner, Token};
 use crate::request::{Fingerprint, Persistence};
 use crate::run::Run;
-use crate::stop::{CancelIntent, CancelRequest, Outcome};
+use crate::stop::{CancelCause, CancelIntent, CancelMode, CancelRequest, Outcome};
 use crate::text::ProcessMark;
 use crate::worktree::{WorktreeRecord, WorktreeSite, WorktreeState};
 
@@ -198,7 +200,8 @@ impl Row {
                 let attempts_left = self.run.attempts < self.run.max_attempts.get();
                 match retry_after {
                     _ if self.run.cancel.is_some() => {
-                        self.finish(Event::FailCancelled, EndReason::Killed, now);
+                        let (event, reason) = self.stopped_by(Event::FailCancelled);
+                        self.finish(event, reason, now);
                     }
                     Some(delay) if attempts_left => {
                         self.wait(Event::FailRetry, now.saturating_add(*delay));
@@ -209,8 +212,18 @@ impl Row {
                 }
             }
             Outcome::Killed => {
-                self.finish(Event::AcknowledgeCancel, outcome.end_reason(), now);
+                let (event, reason) = self.stopped_by(Event::AcknowledgeCancel);
+                self.finish(event, reason, now);
             }
+        }
+    }
+
+    /// How a run ends that stops because it was asked to: by this event, or by its deadline when that was the cause.
+    pub(super) fn stopped_by(&self, event: Event) -> (Event, EndReason) {
+        let cause = self.run.cancel.as_ref().map(|cancel| cancel.cause);
+        match cause.unwrap_or_default() {
+            CancelCause::Request => (event, EndReason::Killed),
+            CancelCause::Deadline => (Event::TimeOut, EndReason::TimedOut),
         }
     }
 
@@ -218,9 +231,13 @@ impl Row {
     pub(super) fn ended_by(&self, outcome: &Outcome) -> bool {
         let status = match outcome {
             Outcome::Completed { .. } => RunStatus::Completed,
-            Outcome::Failed { .. } if self.run.cancel.is_some() => RunStatus::Killed,
-            Outcome::Failed { .. } => RunStatus::Failed,
-            Outcome::Killed => RunStatus::Killed,
+            Outcome::Failed { .. } if self.run.cancel.is_none() => RunStatus::Failed,
+            Outcome::Failed { .. } | Outcome::Killed => {
+                let (_, reason) = self.stopped_by(Event::Fail);
+                reason
+                    .status()
+                    .expect("because a known reason says its status")
+            }
         };
         self.run.has_ended() && self.run.status == status
     }
@@ -240,6 +257,7 @@ impl Row {
         let intent = match self.run.summary.cancel.take() {
             None => new,
             Some(old) if old.mode < request.mode => CancelIntent {
+                cause: old.cause,
                 requested_at: old.requested_at,
                 deadline: new.deadline.or(old.deadline),
                 reason: new.reason.or(old.reason),
@@ -257,11 +275,36 @@ impl Row {
         true
     }
 
+    /// Ends the run for its deadline, or asks it to stop; answers whether it changed.
+    pub(super) fn time_out(&mut self, grace: Duration, now: Timestamp) -> bool {
+        if self.run.status == RunStatus::Pending {
+            self.finish(Event::TimeOut, EndReason::TimedOut, now);
+            return true;
+        }
+        match &self.run.cancel {
+            None => {
+                let cause = CancelCause::Deadline;
+                let mut intent = CancelIntent::new(CancelMode::Graceful, cause, now);
+                intent.deadline = Some(now.saturating_add(grace));
+                self.run.summary.cancel = Some(intent);
+                self.record(now, EventKind::DeadlinePassed, None);
+                true
+            }
+            Some(intent) if intent.is_overdue(now) => {
+                self.run.summary.token = self.run.token.next();
+                self.finish(Event::TimeOut, EndReason::TimedOut, now);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
     /// Takes the run away from its owner, whose token is old from now on.
     pub(super) fn rescue(&mut self, now: Timestamp) {
         self.run.summary.token = self.run.token.next();
         let (event, reason) = if self.run.cancel.is_some() {
-            (Event::RescueKilled, Some(EndReason::Killed))
+            let (event, reason) = self.stopped_by(Event::RescueKilled);
+            (event, Some(reason))
         } else if self.run.attempts < self.run.max_attempts.get() {
             (Event::RescuePending, None)
         } else {

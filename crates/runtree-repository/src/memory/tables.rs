@@ -1,5 +1,6 @@
 //! The tables of one namespace, and the guarded writes over them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use runtree_id::{IdEnding, Lookup, RunId};
@@ -8,19 +9,23 @@ use runtree_time::Timestamp;
 use serde_json::json;
 
 use super::row::{LeaseRow, Row};
-use crate::answer::{ConflictOver, Created, Rescue, Rescued, Write};
+use crate::annotation::Annotation;
+use crate::answer::{ConflictOver, Created, Rescue, Rescued, Retention, Write};
 use crate::error::RepositoryError;
 use crate::event::{EventKind, EventNumber, RunEvent};
-use crate::lease::{Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Renewal, Token};
-use crate::query::{PageRequest, Position, RunFilter, RunOrder, RunPage};
-use crate::request::{CheckedRun, CreateRun};
-use crate::run::{Run, RunSummary};
-use crate::stop::{CancelRequest, Outcome};
-use crate::text::{HostName, HostPath, ProcessMark};
-use crate::worktree::{
-    CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask, WorktreeKey,
-    WorktreeQuery, WorktreeRecord, WorktreeSite, WorktreeState,
+use crate::explanation::{Explanation, Surroundings};
+use crate::facts::{RunFacts, Usage};
+use crate::lease::{
+    Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Renewal, Token, WaitingRuns,
 };
+use crate::order::Position;
+use crate::query::{PageRequest, RunFilter, RunPage};
+use crate::request::{CheckedRun, CreateRun, Priority, RetryRun};
+use crate::run::{Run, RunSummary};
+use crate::statistics::{Measure, RunStatistics};
+use crate::stop::{CancelRequest, Outcome, Overdue};
+use crate::text::{ConcurrencyKey, HostName, HostPath, IdempotencyKey, ProcessMark, WorkflowName};
+use crate::worktree::{WorktreeKey, WorktreeRecord, WorktreeSite, WorktreeState};
 
 /// The most candidates that an ambiguous ending is answered with.
 const MAX_CANDIDATES: usize = 10;
@@ -28,7 +33,7 @@ const MAX_CANDIDATES: usize = 10;
 /// Everything of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    rows: BTreeMap<RunId, Row>,
+    pub(super) rows: BTreeMap<RunId, Row>,
 }
 
 impl Tables {
@@ -70,8 +75,95 @@ impl Tables {
             .or_else(|| by_unique_key.map(|row| (ConflictOver::UniqueKey, row)))
     }
 
+    pub(super) fn retry(&mut self, request: &RetryRun, now: Timestamp) -> Write<Created> {
+        let Some(ended) = self.rows.get(&request.of) else {
+            return Write::NotFound;
+        };
+        if !ended.run.has_ended() || !ended.run.status.is_known() {
+            return stale(ended);
+        }
+        let conflict = |over, existing: &Row| {
+            let existing = existing.run.clone();
+            Write::Applied(Created::Conflict { over, existing })
+        };
+        if let Some(existing) = self.rows.get(&request.id) {
+            return if existing.run.retry_of == Some(request.of) {
+                Write::Already(Created::Existing(existing.run.clone()))
+            } else {
+                conflict(ConflictOver::Id, existing)
+            };
+        }
+        let wanted = &ended.run.unique_key;
+        let holds_key = |row: &&Row| row.run.unique_key == *wanted && !row.run.has_ended();
+        if wanted.is_some()
+            && let Some(holder) = self.rows.values().find(holds_key)
+        {
+            return conflict(ConflictOver::UniqueKey, holder);
+        }
+        let fingerprint = ended.fingerprint;
+        let run = retried(&ended.run, request, now);
+        if let Some(ended) = self.rows.get_mut(&request.of) {
+            let detail = json!({ "run": request.id });
+            ended.record(now, EventKind::Retried, Some(detail));
+        }
+        let row = Row::new(run.clone(), fingerprint, now);
+        self.rows.insert(request.id, row);
+        Write::Applied(Created::New(run))
+    }
+
+    pub(super) fn annotate(
+        &mut self,
+        id: RunId,
+        annotation: &Annotation,
+        now: Timestamp,
+    ) -> Result<Write<Run>, RepositoryError> {
+        let Some(row) = self.rows.get_mut(&id) else {
+            return Ok(Write::NotFound);
+        };
+        if !row.run.status.is_known() {
+            return Ok(stale(row));
+        }
+        let mut run = row.run.clone();
+        annotation.apply(&mut run)?;
+        if run == row.run {
+            return Ok(Write::Already(run));
+        }
+        row.run = run;
+        row.record(now, EventKind::Annotated, None);
+        Ok(Write::Applied(row.run.clone()))
+    }
+
+    pub(super) fn delete_ended(&mut self, retention: &Retention) -> Vec<RunId> {
+        let may_go = |row: &&Row| {
+            let is_gone = |worktree: &WorktreeRecord| worktree.state == WorktreeState::Removed;
+            row.run.status.is_known()
+                && row.cleanups.is_empty()
+                && row.worktrees.iter().all(is_gone)
+        };
+        let mut old: Vec<(Timestamp, RunId)> = self
+            .rows
+            .values()
+            .filter(may_go)
+            .filter_map(|row| Some((row.run.ended_at?, row.run.id)))
+            .filter(|(ended_at, _)| *ended_at < retention.ended_before)
+            .collect();
+        old.sort_unstable();
+        old.truncate(retention.limit.get());
+        let ids: Vec<RunId> = old.into_iter().map(|(_, id)| id).collect();
+        for id in &ids {
+            self.rows.remove(id);
+        }
+        ids
+    }
+
     pub(super) fn get(&self, id: RunId) -> Option<Run> {
         self.rows.get(&id).map(|row| row.run.clone())
+    }
+
+    pub(super) fn get_by_key(&self, key: &IdempotencyKey) -> Option<Run> {
+        let mut rows = self.rows.values();
+        let row = rows.find(|row| row.run.idempotency_key.as_ref() == Some(key))?;
+        Some(row.run.clone())
     }
 
     pub(super) fn find(&self, ending: &IdEnding) -> Lookup<RunSummary> {
@@ -91,30 +183,91 @@ impl Tables {
         &self,
         filter: &RunFilter,
         page: &PageRequest,
-        after: Option<Position>,
+        after: Option<&Position>,
     ) -> RunPage {
-        let mut runs: Vec<_> = self
-            .rows
-            .values()
-            .map(|row| &row.run.summary)
-            .filter(|run| filter.shows(run))
+        let order = page.order;
+        let mut runs: Vec<(Position, &RunSummary)> = self
+            .shown(filter)
+            .map(|run| (Position::of(order.by, run), &run.summary))
+            .filter(|(place, _)| after.is_none_or(|after| order.compare(after, place).is_lt()))
             .collect();
-        runs.sort_by_key(|run| Position::of(run));
-        if page.order == RunOrder::NewestFirst {
-            runs.reverse();
-        }
-        let is_after = |run: &&&RunSummary| match (after, page.order) {
-            (None, _) => true,
-            (Some(after), RunOrder::OldestFirst) => Position::of(run) > after,
-            (Some(after), RunOrder::NewestFirst) => Position::of(run) < after,
-        };
+        runs.sort_by(|(one, _), (other, _)| order.compare(one, other));
         let runs = runs
-            .iter()
-            .filter(is_after)
+            .into_iter()
             .take(page.limit.get() + 1)
-            .map(|run| (*run).clone())
+            .map(|(_, run)| run.clone())
             .collect();
         RunPage::of(runs, page)
+    }
+
+    pub(super) fn count(&self, filter: &RunFilter) -> u64 {
+        count(self.shown(filter).count())
+    }
+
+    pub(super) fn statistics(&self, filter: &RunFilter) -> RunStatistics {
+        let runs: Vec<&Run> = self.shown(filter).collect();
+        let mut statistics = RunStatistics {
+            runs: count(runs.len()),
+            duration: Measure::of(runs.iter().filter_map(|run| run.duration())),
+            waiting: Measure::of(runs.iter().filter_map(|run| run.waiting_time())),
+            ..RunStatistics::default()
+        };
+        let mut usage = Usage::default();
+        let mut by_workflow: BTreeMap<&WorkflowName, u64> = BTreeMap::new();
+        for run in runs {
+            *statistics.by_status.entry(run.status).or_default() += 1;
+            *by_workflow.entry(&run.workflow).or_default() += 1;
+            usage = usage.plus(&run.usage);
+        }
+        let mut by_workflow: Vec<_> = by_workflow.into_iter().collect();
+        by_workflow.sort_by_key(|(name, runs)| (Reverse(*runs), *name));
+        by_workflow.truncate(RunStatistics::MAX_WORKFLOWS);
+        statistics.by_workflow = by_workflow
+            .into_iter()
+            .map(|(name, runs)| (name.clone(), runs))
+            .collect();
+        statistics.input_tokens = usage.input_tokens;
+        statistics.output_tokens = usage.output_tokens;
+        statistics.cost = usage.cost;
+        statistics
+    }
+
+    fn shown(&self, filter: &RunFilter) -> impl Iterator<Item = &Run> {
+        let runs = self.rows.values().map(|row| &row.run);
+        runs.filter(move |run| filter.shows(run))
+    }
+
+    pub(super) fn explain(&self, id: RunId, now: Timestamp) -> Option<Explanation> {
+        let row = self.rows.get(&id)?;
+        let goes_first = |other: &&Row| {
+            let (run, other) = (&row.run, &other.run);
+            other.status == RunStatus::Pending
+                && !other.has_ended()
+                && other.cancel.is_none()
+                && other.queue == run.queue
+                && other.available_at <= now
+                && waiting_place(other) < waiting_place(run)
+        };
+        let seen = Surroundings {
+            lease: row.lease_view(),
+            holders: self.holders(row, now).map(|row| row.run.id).collect(),
+            ahead: count(self.rows.values().filter(goes_first).count()),
+        };
+        Some(Explanation::new(row.run.summary.clone(), now, &seen))
+    }
+
+    /// The other runs with this run's concurrency key that hold a live lease.
+    fn holders(&self, row: &Row, now: Timestamp) -> impl Iterator<Item = &Row> {
+        let key = row.run.concurrency.as_ref().map(|used| used.key.clone());
+        let id = row.run.id;
+        self.rows.values().filter(move |other| {
+            let other_key = other.run.concurrency.as_ref().map(|used| &used.key);
+            key.is_some()
+                && other_key == key.as_ref()
+                && other.run.id != id
+                && other.run.status == RunStatus::Running
+                && !other.has_expired(now)
+        })
     }
 
     pub(super) fn events(&self, id: RunId, after: EventNumber, limit: Limit) -> Vec<RunEvent> {
@@ -138,8 +291,8 @@ impl Tables {
             .map(|row| &row.run)
             .filter(|run| may_claim(run, claim, now))
             .collect();
-        waiting.sort_by_key(|run| (std::cmp::Reverse(run.priority), Position::of(run)));
-        waiting.truncate(claim.limit.get());
+        waiting.sort_by_key(|run| waiting_place(run));
+        let waiting = self.within_limits(waiting, claim.limit, now);
         // What can fail comes before the first change.
         let chosen = waiting
             .into_iter()
@@ -258,10 +411,37 @@ impl Tables {
         })
     }
 
+    pub(super) fn time_out(&mut self, overdue: &Overdue, now: Timestamp) -> Vec<RunSummary> {
+        let mut passed: Vec<(Timestamp, RunId)> = self
+            .rows
+            .values()
+            .filter(|row| [RunStatus::Pending, RunStatus::Running].contains(&row.run.status))
+            .filter(|row| !row.run.has_ended())
+            .filter(|row| {
+                let cancel = row.run.cancel.as_ref();
+                cancel.is_none_or(|cancel| cancel.is_overdue(now))
+            })
+            .filter_map(|row| Some((row.run.deadline?, row.run.id)))
+            .filter(|(deadline, _)| *deadline <= now)
+            .collect();
+        passed.sort_unstable();
+        passed.truncate(overdue.limit.get());
+        let mut changed = Vec::with_capacity(passed.len());
+        for (_, id) in passed {
+            if let Some(row) = self.rows.get_mut(&id)
+                && row.time_out(overdue.grace, now)
+            {
+                changed.push(row.run.summary.clone());
+            }
+        }
+        changed
+    }
+
     pub(super) fn release(&mut self, lease: LeaseRef, now: Timestamp) -> Write<Run> {
         self.guarded(lease, now, Event::Release.as_str(), |row| {
             if row.run.cancel.is_some() {
-                row.finish(Event::AcknowledgeCancel, EndReason::Killed, now);
+                let (event, reason) = row.stopped_by(Event::AcknowledgeCancel);
+                row.finish(event, reason, now);
             } else {
                 row.run.summary.attempts = row.run.attempts.saturating_sub(1);
                 row.wait(Event::Release, now);
@@ -369,184 +549,88 @@ impl Tables {
         rescued
     }
 
-    pub(super) fn worktrees(&self, query: &WorktreeQuery) -> Vec<WorktreeRecord> {
-        let worktrees = self.rows.values().flat_map(|row| &row.worktrees);
-        let wanted = |worktree: &&WorktreeRecord| match query {
-            WorktreeQuery::Run(id) => worktree.key.run == *id,
-            WorktreeQuery::Site {
-                host,
-                git_repository,
-            } => {
-                worktree.state != WorktreeState::Removed
-                    && worktree.site.host == *host
-                    && worktree.site.git_repository == *git_repository
-            }
-        };
-        worktrees.filter(wanted).cloned().collect()
-    }
-
-    pub(super) fn claim_cleanups(
-        &mut self,
-        claim: &CleanupClaim,
-        now: Timestamp,
-    ) -> Vec<CleanupTask> {
-        let mut due: Vec<(Timestamp, WorktreeKey)> = Vec::new();
-        for row in self.rows.values() {
-            if claim.run.is_some_and(|id| id != row.run.id) {
-                continue;
-            }
-            for cleanup in &row.cleanups {
-                let held = cleanup.held.as_ref();
-                let is_free = held.is_none_or(|(_, expires_at)| *expires_at <= now);
-                let is_here = row.worktrees.iter().any(|worktree| {
-                    worktree.key.planned_by == cleanup.planned_by
-                        && worktree.site.host == claim.host
-                        && worktree.site.git_repository == claim.git_repository
-                });
-                if is_free && is_here && cleanup.available_at <= now {
-                    let key = WorktreeKey {
-                        run: row.run.id,
-                        planned_by: cleanup.planned_by,
-                    };
-                    due.push((cleanup.wanted_at, key));
-                }
-            }
-        }
-        due.sort();
-        due.truncate(claim.limit.get());
-        let tasks = due
-            .into_iter()
-            .filter_map(|(_, key)| self.claim_cleanup(key, claim, now));
-        tasks.collect()
-    }
-
-    fn claim_cleanup(
-        &mut self,
-        key: WorktreeKey,
-        claim: &CleanupClaim,
-        now: Timestamp,
-    ) -> Option<CleanupTask> {
-        let row = self.rows.get_mut(&key.run)?;
-        let worktree = row
-            .worktrees
-            .iter()
-            .find(|worktree| worktree.key == key)?
-            .clone();
-        let cleanup = row
-            .cleanups
-            .iter_mut()
-            .find(|cleanup| cleanup.planned_by == key.planned_by)?;
-        let tries = cleanup.tries;
-        let expires_at = now.saturating_add(claim.lease_time.get());
-        cleanup.token = cleanup.token.next();
-        cleanup.tries += 1;
-        cleanup.held = Some((claim.owner.clone(), expires_at));
-        let of = CleanupRef {
-            worktree: key,
-            token: cleanup.token,
-        };
-        Some(CleanupTask::new(of, worktree, tries, expires_at))
-    }
-
-    pub(super) fn cleanup_leases(
+    /// Takes runs in this order, up to the limit, each only while its concurrency key has room.
+    fn within_limits<'a>(
         &self,
-        host: &HostName,
-        git_repository: &HostPath,
-    ) -> Vec<CleanupLease> {
-        let mut leases = Vec::new();
-        for row in self.rows.values() {
-            let is_here = |planned_by: Token| {
-                row.worktrees.iter().any(|worktree| {
-                    worktree.key.planned_by == planned_by
-                        && worktree.site.host == *host
-                        && worktree.site.git_repository == *git_repository
-                })
-            };
-            let cleanups = row.cleanups.iter();
-            for cleanup in cleanups.filter(|cleanup| is_here(cleanup.planned_by)) {
-                let Some((owner, expires_at)) = cleanup.held.clone() else {
-                    continue;
-                };
-                let of = CleanupRef {
-                    worktree: WorktreeKey {
-                        run: row.run.id,
-                        planned_by: cleanup.planned_by,
-                    },
-                    token: cleanup.token,
-                };
-                leases.push(CleanupLease::new(of, owner, expires_at));
-            }
-        }
-        leases
-    }
-
-    pub(super) fn free_cleanups(&mut self, proven_dead: &[CleanupRef]) {
-        for dead in proven_dead {
-            let Some(row) = self.rows.get_mut(&dead.worktree.run) else {
-                continue;
-            };
-            let is_observed = |cleanup: &&mut super::row::CleanupRow| {
-                cleanup.planned_by == dead.worktree.planned_by && cleanup.token == dead.token
-            };
-            if let Some(cleanup) = row.cleanups.iter_mut().find(is_observed) {
-                cleanup.held = None;
-            }
-        }
-    }
-
-    pub(super) fn finish_cleanup(
-        &mut self,
-        cleanup: CleanupRef,
-        outcome: &CleanupOutcome,
+        waiting: Vec<&'a Run>,
+        limit: Limit,
         now: Timestamp,
-    ) -> Write<WorktreeRecord> {
-        let Some(row) = self.rows.get_mut(&cleanup.worktree.run) else {
-            return Write::NotFound;
-        };
-        let key = cleanup.worktree;
-        let Some(worktree) = row
-            .worktrees
-            .iter_mut()
-            .find(|worktree| worktree.key == key)
-        else {
-            return Write::NotFound;
-        };
-        let at = row
-            .cleanups
-            .iter()
-            .position(|row| row.planned_by == key.planned_by && row.token == cleanup.token);
-        let Some(at) = at else {
-            return if is_done(worktree, outcome) {
-                Write::Already(worktree.clone())
-            } else {
-                stale(row)
+    ) -> Vec<&'a Run> {
+        let mut used: BTreeMap<&ConcurrencyKey, usize> = BTreeMap::new();
+        for row in self.rows.values() {
+            if let Some(concurrency) = &row.run.concurrency
+                && row.run.status == RunStatus::Running
+                && !row.has_expired(now)
+            {
+                *used.entry(&concurrency.key).or_default() += 1;
+            }
+        }
+        let mut used: BTreeMap<ConcurrencyKey, usize> = used
+            .into_iter()
+            .map(|(key, count)| (key.clone(), count))
+            .collect();
+        let has_room = |run: &&Run| {
+            let Some(concurrency) = &run.concurrency else {
+                return true;
             };
+            let used = used.entry(concurrency.key.clone()).or_default();
+            let has_room = count(*used) < u64::from(concurrency.limit.get());
+            *used += usize::from(has_room);
+            has_room
         };
-        let event = match outcome {
-            CleanupOutcome::Removed { salvage } => {
-                worktree.state = WorktreeState::Removed;
-                worktree.salvage.clone_from(salvage);
-                row.cleanups.remove(at);
-                (EventKind::WorktreeRemoved, json!({ "salvage": salvage }))
-            }
-            CleanupOutcome::Kept { reason } => {
-                worktree.state = WorktreeState::Kept;
-                worktree.reason = Some(reason.clone());
-                row.cleanups.remove(at);
-                (EventKind::WorktreeKept, json!({ "reason": reason }))
-            }
-            CleanupOutcome::Postponed { error, retry_after } => {
-                if let Some(cleanup) = row.cleanups.get_mut(at) {
-                    cleanup.available_at = now.saturating_add(*retry_after);
-                    cleanup.held = None;
-                }
-                (EventKind::CleanupPostponed, json!({ "error": error }))
-            }
-        };
-        worktree.updated_at = now.max(worktree.updated_at);
-        let record = worktree.clone();
-        row.record(now, event.0, Some(event.1));
-        Write::Applied(record)
+        waiting
+            .into_iter()
+            .filter(has_room)
+            .take(limit.get())
+            .collect()
+    }
+}
+
+/// Where a waiting run stands among the others.
+fn waiting_place(run: &RunSummary) -> (Reverse<Priority>, Timestamp, RunId) {
+    (Reverse(run.priority), run.created_at, run.id)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// The run that a retry makes of an ended one.
+fn retried(ended: &Run, request: &RetryRun, now: Timestamp) -> Run {
+    let facts = RunFacts {
+        first_commit: None,
+        last_commit: None,
+        diff: None,
+        ..ended.facts.clone()
+    };
+    Run {
+        summary: RunSummary {
+            id: request.id,
+            status: RunStatus::Pending,
+            end_reason: None,
+            idempotency_key: None,
+            attempts: 0,
+            token: Token::NONE,
+            owner: None,
+            lease_expires_at: None,
+            cancel: None,
+            worktree: request.worktree.clone(),
+            retry_of: Some(request.of),
+            facts,
+            usage: Usage::default(),
+            available_at: request.available_at.unwrap_or(now),
+            deadline: request.deadline,
+            created_at: now,
+            updated_at: now,
+            started_at: None,
+            ended_at: None,
+            ..ended.summary.clone()
+        },
+        input: ended.input.clone(),
+        result: None,
+        error: None,
+        metadata: ended.metadata.clone(),
+        file_changes: Vec::new(),
     }
 }
 
@@ -557,9 +641,11 @@ fn new_run(request: &CreateRun, checked: CheckedRun, now: Timestamp) -> Run {
             workflow: checked.workflow,
             status: RunStatus::Pending,
             end_reason: None,
+            queue: checked.queue,
             priority: checked.priority,
             idempotency_key: checked.idempotency_key,
             unique_key: checked.unique_key,
+            concurrency: checked.concurrency,
             session_id: checked.session_id,
             user: checked.user,
             attempts: 0,
@@ -569,7 +655,12 @@ fn new_run(request: &CreateRun, checked: CheckedRun, now: Timestamp) -> Run {
             lease_expires_at: None,
             cancel: None,
             worktree: request.worktree.clone(),
+            retry_of: None,
+            tags: checked.tags,
+            facts: checked.facts,
+            usage: Usage::default(),
             available_at: checked.available_at.unwrap_or(now),
+            deadline: checked.deadline,
             created_at: now,
             updated_at: now,
             started_at: None,
@@ -579,13 +670,18 @@ fn new_run(request: &CreateRun, checked: CheckedRun, now: Timestamp) -> Run {
         result: None,
         error: None,
         metadata: checked.metadata,
+        file_changes: Vec::new(),
     }
 }
 
 fn may_claim(run: &Run, claim: &Claim, now: Timestamp) -> bool {
     let is_meant = match &claim.of {
-        ClaimOf::Any => true,
-        ClaimOf::Workflows(workflows) => workflows.contains(&run.workflow),
+        ClaimOf::Waiting(WaitingRuns { queues, workflows }) => {
+            let queues = queues.as_ref();
+            let workflows = workflows.as_ref();
+            queues.is_none_or(|queues| queues.contains(&run.queue))
+                && workflows.is_none_or(|workflows| workflows.contains(&run.workflow))
+        }
         ClaimOf::Run(id) => run.id == *id,
     };
     is_meant
@@ -651,17 +747,8 @@ fn plan(row: &Row, site: &WorktreeSite, path: HostPath, now: Timestamp) -> Optio
     })
 }
 
-fn stale<T>(row: &Row) -> Write<T> {
+pub(super) fn stale<T>(row: &Row) -> Write<T> {
     Write::Stale {
         current: Box::new(row.run.summary.clone()),
-    }
-}
-
-/// Tells whether an earlier clean-up left things as this outcome wants them.
-fn is_done(worktree: &WorktreeRecord, outcome: &CleanupOutcome) -> bool {
-    match outcome {
-        CleanupOutcome::Removed { .. } => worktree.state == WorktreeState::Removed,
-        CleanupOutcome::Kept { .. } => worktree.state == WorktreeState::Kept,
-        CleanupOutcome::Postponed { .. } => false,
     }
 }

@@ -14,20 +14,22 @@ use runtree_repository::id::{IdEnding, Lookup, RunId};
 use runtree_repository::status::RunStatus;
 use runtree_repository::time::{Clock, ManualClock, Timestamp};
 use runtree_repository::{
-    CancelMode, CancelRequest, Capabilities, Claim, ClaimOf, Claimed, CleanUpWorktrees,
-    CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask, CreateRun, CreateRuns,
-    Created, Durability, ErrorText, EventKind, EventNumber, HostName, HostPath, IdempotencyKey,
-    Lease, LeaseRef, LeaseTime, Limit, MemoryRepository, NewRun, Outcome, OwnRuns, PageRequest,
-    Position, ProcessMark, ReadRuns, Renewal, RepositoryError, Rescue, RescueRuns, Rescued, Run,
-    RunEvent, RunFilter, RunOrder, RunPage, RunRepository, RunSummary, Sharing, StopRuns,
-    WorktreeQuery, WorktreeRecord, Write,
+    AnnotateRuns, Annotation, Because, CancelCause, CancelMode, CancelRequest, Capabilities,
+    ChangeMark, Claim, ClaimOf, Claimed, CleanUpWorktrees, CleanupClaim, CleanupLease,
+    CleanupOutcome, CleanupRef, CleanupTask, CreateRun, CreateRuns, Created, Durability, Ending,
+    ErrorText, EventKind, EventNumber, Explanation, HostName, HostPath, IdempotencyKey, Lease,
+    LeaseRef, LeaseTime, Limit, MemoryRepository, NewRun, Outcome, Overdue, OwnRuns, PageRequest,
+    Position, ProcessMark, ReadRuns, Renewal, RepositoryError, Rescue, RescueRuns, Rescued,
+    RetainRuns, Retention, RetryRun, Run, RunEvent, RunFilter, RunOrder, RunPage, RunRepository,
+    RunStatistics, RunSummary, Sharing, StopRuns, WatchRuns, WorktreeQuery, WorktreeRecord, Write,
 };
 
 use crate::sins::Sin;
+use crate::ways::interpolated;
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
-type Answer<T> = Result<T, RepositoryError>;
+pub(crate) type Answer<T> = Result<T, RepositoryError>;
 
 /// A handle on a broken repository.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub(crate) struct Notes {
     keys: Mutex<BTreeMap<IdempotencyKey, RunId>>,
     modes: Mutex<BTreeMap<RunId, CancelMode>>,
     forgotten: Mutex<BTreeSet<RunId>>,
+    days: Mutex<u32>,
 }
 
 impl Notes {
@@ -55,6 +58,13 @@ impl Notes {
 
     fn remember(&self, run: RunId) {
         held(&self.forgotten).remove(&run);
+    }
+
+    /// A day that no call has been made on.
+    pub(crate) fn next_day(&self) -> u32 {
+        let mut days = held(&self.days);
+        *days += 1;
+        *days
     }
 
     fn forgets(&self, run: RunId) -> bool {
@@ -69,12 +79,16 @@ fn held<T>(notes: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Broken {
-    fn is(&self, sin: Sin) -> bool {
+    pub(crate) fn is(&self, sin: Sin) -> bool {
         self.sin == Some(sin)
     }
 
     /// Makes a call at another time than now.
-    async fn at<T>(&self, then: Timestamp, call: impl Future<Output = Answer<T>>) -> Answer<T> {
+    pub(crate) async fn at<T>(
+        &self,
+        then: Timestamp,
+        call: impl Future<Output = Answer<T>>,
+    ) -> Answer<T> {
         let now = self.clock.now();
         self.clock.set(then);
         let answer = call.await;
@@ -103,7 +117,7 @@ impl Broken {
         run
     }
 
-    async fn every_run(&self, order: RunOrder) -> Answer<Vec<RunSummary>> {
+    pub(crate) async fn every_run(&self, order: RunOrder) -> Answer<Vec<RunSummary>> {
         let page = PageRequest {
             limit: Limit::MAX,
             order,
@@ -156,7 +170,7 @@ impl Broken {
 
     async fn claim_youngest(&self, claim: &Claim) -> Answer<Vec<Claimed>> {
         let mut claimed = Vec::new();
-        for run in self.every_run(RunOrder::NewestFirst).await? {
+        for run in self.every_run(RunOrder::NEWEST_FIRST).await? {
             if claimed.len() < claim.limit.get() {
                 let one = Claim {
                     of: ClaimOf::Run(run.id),
@@ -215,24 +229,28 @@ impl Broken {
 
     async fn list_in_own_way(&self, filter: &RunFilter, page: &PageRequest) -> Answer<RunPage> {
         let after = page.position()?;
-        let is_after = |run: &RunSummary, after: Position| {
-            let of = Position::of(run);
-            let order = match page.order {
-                RunOrder::NewestFirst => (after.created_at > of.created_at, after > of),
-                _ => (after.created_at < of.created_at, after < of),
-            };
+        let is_after = |run: &RunSummary, after: &Position| {
+            let of = Position::of(page.order.by, run);
+            let follows = page.order.compare(after, &of).is_lt();
             match self.sin {
-                Some(Sin::SkipsEqualInstants) => order.0,
-                Some(Sin::RepeatsAtThePageBorder) => order.1 || after == of,
-                _ => order.1,
+                Some(Sin::SkipsEqualInstants) => follows && after.value != of.value,
+                Some(Sin::RepeatsAtThePageBorder) => follows || *after == of,
+                _ => follows,
             }
         };
-        let shows = |run: &RunSummary| {
-            let end = filter.wanted_created().and_then(|range| range.end());
+        let shows = |run: &Run| {
+            let end = filter.created.and_then(|range| range.end());
             filter.shows(run) || self.is(Sin::IncludesTheEndOfRanges) && end == Some(run.created_at)
         };
-        let mut runs = self.every_run(page.order).await?;
-        runs.retain(|run| shows(run) && after.is_none_or(|after| is_after(run, after)));
+        let mut runs = Vec::new();
+        for run in self.every_run_in_own_order(page.order).await? {
+            let whole = self.inner.get(run.id).await?;
+            if whole.is_some_and(|whole| shows(&whole))
+                && after.is_none_or(|after| is_after(&run, after))
+            {
+                runs.push(run);
+            }
+        }
         runs.truncate(page.limit.get() + 1);
         Ok(RunPage::of(runs, page))
     }
@@ -270,6 +288,40 @@ impl CreateRuns for Broken {
             _ => self.inner.create(request).await,
         }
     }
+
+    async fn create_many(&self, requests: &[CreateRun]) -> Answer<Vec<Created>> {
+        match self.sin {
+            Some(Sin::MakesManyOneByOne) => {
+                let mut created = Vec::new();
+                for request in requests {
+                    created.push(self.inner.create(request).await?);
+                }
+                Ok(created)
+            }
+            Some(Sin::AnswersManyInItsOwnOrder) => {
+                let mut sorted = requests.to_vec();
+                sorted.sort_by_key(|request| request.id);
+                self.inner.create_many(&sorted).await
+            }
+            _ => self.inner.create_many(requests).await,
+        }
+    }
+
+    async fn retry(&self, request: &RetryRun) -> Answer<Write<Created>> {
+        let answer = self.inner.retry(request).await?;
+        if !self.is(Sin::KeepsTheKeyInRetries) {
+            return Ok(answer);
+        }
+        let ended = self.inner.get(request.of).await?;
+        let key = ended.and_then(|ended| ended.idempotency_key.clone());
+        Ok(answer.map(|created| match created {
+            Created::New(mut run) => {
+                run.summary.idempotency_key = key;
+                Created::New(run)
+            }
+            other => other,
+        }))
+    }
 }
 
 #[async_trait]
@@ -286,6 +338,14 @@ impl ReadRuns for Broken {
         Ok(found.map(|run| self.show(run)))
     }
 
+    async fn get_by_key(&self, key: &IdempotencyKey) -> Answer<Option<Run>> {
+        let found = self.inner.get_by_key(key).await?;
+        if self.is(Sin::FindsKeysAcrossNamespaces) && found.is_none() {
+            return self.home.get_by_key(key).await;
+        }
+        Ok(found)
+    }
+
     async fn find(&self, ending: &IdEnding) -> Answer<Lookup<RunSummary>> {
         let found = self.inner.find(ending).await?;
         Ok(match found {
@@ -299,8 +359,16 @@ impl ReadRuns for Broken {
     async fn list(&self, filter: &RunFilter, page: &PageRequest) -> Answer<RunPage> {
         match self.sin {
             Some(
-                Sin::SkipsEqualInstants | Sin::RepeatsAtThePageBorder | Sin::IncludesTheEndOfRanges,
+                Sin::SkipsEqualInstants
+                | Sin::RepeatsAtThePageBorder
+                | Sin::IncludesTheEndOfRanges
+                | Sin::OrdersMissingValuesLast,
             ) => self.list_in_own_way(filter, page).await,
+            Some(Sin::ForgetsTagsInFilters) => {
+                let mut without_tags = filter.clone();
+                without_tags.tags = None;
+                self.inner.list(&without_tags, page).await
+            }
             Some(Sin::ShowsEverythingWhenNothingIsNamed) if filter.check().is_err() => {
                 self.inner.list(&RunFilter::new(), page).await
             }
@@ -308,10 +376,43 @@ impl ReadRuns for Broken {
         }
     }
 
+    async fn count(&self, filter: &RunFilter) -> Answer<u64> {
+        if self.is(Sin::CountsOnePage) {
+            let page = self.inner.list(filter, &PageRequest::default()).await?;
+            return Ok(u64::try_from(page.runs.len()).unwrap_or(u64::MAX));
+        }
+        self.inner.count(filter).await
+    }
+
+    async fn statistics(&self, filter: &RunFilter) -> Answer<RunStatistics> {
+        let statistics = self.inner.statistics(filter).await?;
+        match self.sin {
+            Some(Sin::MeasuresOnePage) => self.statistics_of_a_page(filter).await,
+            Some(Sin::InterpolatesPercentiles) => Ok(interpolated(statistics)),
+            _ => Ok(statistics),
+        }
+    }
+
+    async fn explain(&self, id: RunId) -> Answer<Option<Explanation>> {
+        let explained = self.inner.explain(id).await?;
+        Ok(explained.map(|mut explanation| {
+            if self.is(Sin::ExplainsAwayLimits) {
+                let limited = |because: &Because| matches!(because, Because::LimitReached { .. });
+                if explanation.because.iter().any(limited) {
+                    explanation.because = vec![Because::Waiting { ahead: 0 }];
+                }
+            }
+            explanation
+        }))
+    }
+
     async fn events(&self, id: RunId, after: EventNumber, limit: Limit) -> Answer<Vec<RunEvent>> {
         let mut events = self.inner.events(id, after, limit).await?;
         if self.is(Sin::ForgetsRejections) {
             events.retain(|event| event.kind != EventKind::Rejected);
+        }
+        if self.is(Sin::TellsNoRetries) {
+            events.retain(|event| event.kind != EventKind::Retried);
         }
         Ok(events)
     }
@@ -323,6 +424,16 @@ impl OwnRuns for Broken {
         match self.sin {
             Some(Sin::ClaimsInTwoSteps) => self.claim_after_a_look(claim).await,
             Some(Sin::ClaimsTheYoungestFirst) => self.claim_youngest(claim).await,
+            Some(Sin::IgnoresConcurrencyLimits) => self.claim_without_limits(claim).await,
+            Some(Sin::CountsHoldersBeforeItClaims) => self.claim_after_a_count(claim).await,
+            Some(Sin::LooksNoFurtherThanItsLimit) => self.claim_at_the_head(claim).await,
+            Some(Sin::ClaimsFromAnyQueue) => {
+                let mut any = claim.clone();
+                if let ClaimOf::Waiting(waiting) = &mut any.of {
+                    waiting.queues = None;
+                }
+                self.inner.claim(&any).await
+            }
             Some(Sin::ClaimsWhatIsNotDue) => {
                 let tomorrow = self.clock.now().saturating_add(DAY);
                 self.at(tomorrow, self.inner.claim(claim)).await
@@ -385,6 +496,15 @@ impl OwnRuns for Broken {
                 Some(now) => self.inner.end(now, outcome).await,
                 None => Ok(Write::NotFound),
             },
+            Some(Sin::KillsLateRuns) => {
+                let seen = self.inner.get(lease.run).await?;
+                let cause = seen.and_then(|run| run.cancel.as_ref().map(|cancel| cancel.cause));
+                if cause == Some(CancelCause::Deadline) && matches!(outcome, Outcome::Killed) {
+                    let request = CancelRequest::new(CancelMode::Forced);
+                    return self.inner.force_kill(lease.run, &request).await;
+                }
+                self.inner.end(lease, outcome).await
+            }
             Some(Sin::EndsTwice) => Ok(match self.inner.end(lease, outcome).await? {
                 Write::Already(run) => Write::Applied(run),
                 other => other,
@@ -410,6 +530,25 @@ impl OwnRuns for Broken {
                 .await?
                 .map(|run| self.show(run))),
         }
+    }
+
+    async fn end_many(&self, endings: &[Ending]) -> Answer<Vec<Write<RunSummary>>> {
+        if self.is(Sin::EndsManyOneByOne) {
+            let mut answers = Vec::new();
+            for ending in endings {
+                answers.extend(self.inner.end_many(std::slice::from_ref(ending)).await?);
+                tokio::task::yield_now().await;
+            }
+            return Ok(answers);
+        }
+        let mut answers = self.inner.end_many(endings).await?;
+        if self.is(Sin::StopsAtTheFirstLoser) {
+            let lost = answers
+                .iter()
+                .position(|answer| matches!(answer, Write::Stale { .. }));
+            answers.truncate(lost.map_or(answers.len(), |at| at + 1));
+        }
+        Ok(answers)
     }
 
     async fn release(&self, lease: LeaseRef) -> Answer<Write<Run>> {
@@ -484,6 +623,68 @@ impl RescueRuns for Broken {
             }
             _ => self.inner.rescue(rescue).await,
         }
+    }
+
+    async fn time_out(&self, overdue: &Overdue) -> Answer<Vec<RunSummary>> {
+        match self.sin {
+            Some(Sin::EndsLateRunsUnasked) => {
+                let at_once = Overdue {
+                    grace: Duration::ZERO,
+                    ..overdue.clone()
+                };
+                let mut changed = self.inner.time_out(&at_once).await?;
+                for run in self.inner.time_out(&at_once).await? {
+                    changed.retain(|other| other.id != run.id);
+                    changed.push(run);
+                }
+                Ok(changed)
+            }
+            Some(Sin::TimesOutWithoutFencing) => self.time_out_under_the_old_token(overdue).await,
+            _ => self.inner.time_out(overdue).await,
+        }
+    }
+}
+
+#[async_trait]
+impl AnnotateRuns for Broken {
+    async fn annotate(&self, id: RunId, annotation: &Annotation) -> Answer<Write<Run>> {
+        match self.sin {
+            Some(Sin::LosesConcurrentAnnotations) => {
+                self.annotate_after_a_look(id, annotation).await
+            }
+            Some(Sin::ReplacesMetadata) => self.annotate_from_scratch(id, annotation).await,
+            Some(Sin::AnnotatesTwice) => Ok(match self.inner.annotate(id, annotation).await? {
+                Write::Already(run) => Write::Applied(run),
+                other => other,
+            }),
+            _ => self.inner.annotate(id, annotation).await,
+        }
+    }
+}
+
+#[async_trait]
+impl RetainRuns for Broken {
+    async fn delete_ended(&self, retention: &Retention) -> Answer<Vec<RunId>> {
+        match self.sin {
+            Some(Sin::DeletesWhatIsToBeCleanedUp) => self.forget_cleanups().await?,
+            Some(Sin::DeletesAcrossNamespaces) => {
+                let mut gone = self.inner.delete_ended(retention).await?;
+                gone.extend(self.home.delete_ended(retention).await?);
+                return Ok(gone);
+            }
+            _ => {}
+        }
+        self.inner.delete_ended(retention).await
+    }
+}
+
+#[async_trait]
+impl WatchRuns for Broken {
+    async fn changed(&self, seen: ChangeMark, wait: Duration) -> Answer<ChangeMark> {
+        if self.is(Sin::NeverWakesWhoWaits) && seen != ChangeMark::START {
+            return Ok(seen);
+        }
+        self.inner.changed(seen, wait).await
     }
 }
 

@@ -73,6 +73,58 @@ pub(crate) enum Sin {
     TruncatesInstants,
     /// Promises more than it keeps.
     DeclaresTooMuch,
+    /// Claims whatever waits, however many use its concurrency key.
+    IgnoresConcurrencyLimits,
+    /// Counts who uses the key, then claims: two claimers may both have counted.
+    CountsHoldersBeforeItClaims,
+    /// Looks at as many waiting runs as it may take, and takes those of them that may run.
+    LooksNoFurtherThanItsLimit,
+    /// Takes runs of queues that nobody named.
+    ClaimsFromAnyQueue,
+    /// Makes many runs in as many transactions.
+    MakesManyOneByOne,
+    /// Answers a create of many in the order of its index.
+    AnswersManyInItsOwnOrder,
+    /// Gives a retry the idempotency key of the first request.
+    KeepsTheKeyInRetries,
+    /// Keeps no trace of a retry in the history of the run that it tries again.
+    TellsNoRetries,
+    /// Finds a run by its key alone.
+    FindsKeysAcrossNamespaces,
+    /// Ends many runs in as many transactions.
+    EndsManyOneByOne,
+    /// Answers no more endings once one of them has lost.
+    StopsAtTheFirstLoser,
+    /// Reads the usage, adds to it, writes the sum: the later addition wins over the earlier.
+    LosesConcurrentAnnotations,
+    /// Takes the members that are named for all there are to be.
+    ReplacesMetadata,
+    /// Answers an annotation that changes nothing as if it had changed something.
+    AnnotatesTwice,
+    /// Ignores which tags a filter asks for.
+    ForgetsTagsInFilters,
+    /// Counts the runs of a page.
+    CountsOnePage,
+    /// Puts runs without a value where PostgreSQL would.
+    OrdersMissingValuesLast,
+    /// Computes statistics over the runs of a page.
+    MeasuresOnePage,
+    /// Answers a median that no run had.
+    InterpolatesPercentiles,
+    /// Says that a run can be claimed when its concurrency key is used up.
+    ExplainsAwayLimits,
+    /// Ends a run for its deadline without asking it to stop first.
+    EndsLateRunsUnasked,
+    /// Ends a late run under the token of its owner.
+    TimesOutWithoutFencing,
+    /// Takes a stop because of a deadline for one that somebody asked for.
+    KillsLateRuns,
+    /// Deletes runs whose clean-up is still wanted.
+    DeletesWhatIsToBeCleanedUp,
+    /// Deletes old runs, whosever they are.
+    DeletesAcrossNamespaces,
+    /// Tells nobody of a change.
+    NeverWakesWhoWaits,
 }
 
 impl Sin {
@@ -112,6 +164,32 @@ impl Sin {
         Self::TurnsTimeBack,
         Self::TruncatesInstants,
         Self::DeclaresTooMuch,
+        Self::IgnoresConcurrencyLimits,
+        Self::CountsHoldersBeforeItClaims,
+        Self::LooksNoFurtherThanItsLimit,
+        Self::ClaimsFromAnyQueue,
+        Self::MakesManyOneByOne,
+        Self::AnswersManyInItsOwnOrder,
+        Self::KeepsTheKeyInRetries,
+        Self::TellsNoRetries,
+        Self::FindsKeysAcrossNamespaces,
+        Self::EndsManyOneByOne,
+        Self::StopsAtTheFirstLoser,
+        Self::LosesConcurrentAnnotations,
+        Self::ReplacesMetadata,
+        Self::AnnotatesTwice,
+        Self::ForgetsTagsInFilters,
+        Self::CountsOnePage,
+        Self::OrdersMissingValuesLast,
+        Self::MeasuresOnePage,
+        Self::InterpolatesPercentiles,
+        Self::ExplainsAwayLimits,
+        Self::EndsLateRunsUnasked,
+        Self::TimesOutWithoutFencing,
+        Self::KillsLateRuns,
+        Self::DeletesWhatIsToBeCleanedUp,
+        Self::DeletesAcrossNamespaces,
+        Self::NeverWakesWhoWaits,
     ];
 
     /// The case that is there to notice it, and what it says.
@@ -249,6 +327,107 @@ impl Sin {
             Self::DeclaresTooMuch => (
                 "store::it_says_of_itself_what_the_backend_declared",
                 "the capabilities",
+            ),
+            Self::IgnoresConcurrencyLimits => (
+                "concurrency::a_batch_takes_no_more_than_may_run",
+                "the first two of five",
+            ),
+            Self::CountsHoldersBeforeItClaims => (
+                "concurrency::concurrent_claimers_never_exceed_a_limit",
+                "three may run",
+            ),
+            Self::LooksNoFurtherThanItsLimit => (
+                "concurrency::runs_that_must_wait_do_not_hold_up_those_behind_them",
+                "a claim behind 300 that must wait",
+            ),
+            Self::ClaimsFromAnyQueue => (
+                "queue::a_claim_of_queues_takes_only_theirs",
+                "of a queue without runs",
+            ),
+            Self::MakesManyOneByOne => (
+                "create_many::one_invalid_request_refuses_the_whole_call",
+                "the runs",
+            ),
+            Self::AnswersManyInItsOwnOrder => (
+                "create_many::answers_come_in_the_order_of_the_question",
+                "the run of answer 0",
+            ),
+            Self::KeepsTheKeyInRetries => (
+                "retry::the_idempotency_key_stays_with_the_first_run",
+                "the idempotency key of the new run",
+            ),
+            Self::TellsNoRetries => (
+                "retry::an_ended_run_is_tried_again_whatever_its_end",
+                "the history of the ended run",
+            ),
+            Self::FindsKeysAcrossNamespaces => (
+                "find::a_key_of_another_namespace_is_not_found",
+                "another namespace's run by its key",
+            ),
+            Self::EndsManyOneByOne => (
+                "store::a_call_of_many_that_is_dropped_writes_all_or_nothing",
+                "a call with five endings that was dropped ended",
+            ),
+            Self::StopsAtTheFirstLoser => (
+                "end_many::answers_come_in_the_order_of_the_question",
+                "the answers to six endings",
+            ),
+            Self::LosesConcurrentAnnotations => (
+                "annotate::concurrent_additions_lose_nothing",
+                "the sum of what eight tasks added",
+            ),
+            Self::ReplacesMetadata => (
+                "annotate::metadata_is_merged_member_by_member",
+                "the metadata",
+            ),
+            Self::AnnotatesTwice => (
+                "annotate::everything_at_once_is_kept_whole",
+                "the same again must be answered by Already",
+            ),
+            Self::ForgetsTagsInFilters => (
+                "filter::all_tags_of_a_filter_must_be_there",
+                "the runs that",
+            ),
+            Self::CountsOnePage => ("filter::a_count_is_of_the_whole_list", "all runs"),
+            Self::OrdersMissingValuesLast => (
+                "order::a_run_without_the_value_comes_before_all_that_have_one",
+                "ascending by started",
+            ),
+            Self::MeasuresOnePage => (
+                "statistics::they_are_of_all_runs_and_not_of_a_page",
+                "the runs",
+            ),
+            Self::InterpolatesPercentiles => (
+                "statistics::percentiles_are_values_that_were_there",
+                "the durations of 2 runs",
+            ),
+            Self::ExplainsAwayLimits => (
+                "explain::a_run_whose_key_is_used_up_says_by_whom",
+                "its key is used up",
+            ),
+            Self::EndsLateRunsUnasked => (
+                "deadline::a_running_run_that_is_late_is_asked_first",
+                "the status of a run that was asked",
+            ),
+            Self::TimesOutWithoutFencing => (
+                "deadline::a_run_that_does_not_stop_in_time_is_ended_and_fenced",
+                "the token",
+            ),
+            Self::KillsLateRuns => (
+                "deadline::an_owner_that_obeys_leaves_a_run_that_timed_out",
+                "status and reason",
+            ),
+            Self::DeletesWhatIsToBeCleanedUp => (
+                "retention::a_run_whose_worktree_is_still_there_stays",
+                "with a clean-up wanted or a worktree kept",
+            ),
+            Self::DeletesAcrossNamespaces => (
+                "retention::another_namespaces_runs_stay",
+                "what another namespace deletes",
+            ),
+            Self::NeverWakesWhoWaits => (
+                "watch::a_write_of_another_handle_wakes_whoever_waits",
+                "must be told",
             ),
         }
     }

@@ -1,0 +1,120 @@
+//! Waiting for a run and following its history, over the backend in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtree_repository::id::{IdGenerator, RunId};
+use runtree_repository::time::SystemClock;
+use runtree_repository::{
+    CancelMode, CancelRequest, CreateRun, CreateRuns as _, EventKind, EventNumber,
+    MemoryRepository, NewRun, RunFilter, RunRepositoryExt as _, StopRuns as _, Write,
+};
+
+/// Longer than any test takes: a wait that is not told of the change would show.
+const LONG: Duration = Duration::from_secs(3_600);
+
+fn store() -> MemoryRepository {
+    MemoryRepository::new(Arc::new(SystemClock))
+}
+
+fn new_id() -> RunId {
+    let made = IdGenerator::system().run_id();
+    made.expect("the system has entropy")
+}
+
+async fn create(runs: &MemoryRepository) -> RunId {
+    let request = CreateRun {
+        id: new_id(),
+        run: NewRun::new("builder"),
+        worktree: None,
+    };
+    let created = runs.create(&request).await.expect("the request is valid");
+    created.into_run().expect("the id is new").id
+}
+
+async fn end(runs: &MemoryRepository, id: RunId) {
+    let request = CancelRequest::new(CancelMode::Graceful);
+    let ended = runs.cancel(id, &request).await.expect("memory answers");
+    assert!(matches!(ended, Write::Applied(_)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_end_is_told_of_it() {
+    let runs = store();
+    let id = create(&runs).await;
+    let waiting = tokio::spawn({
+        let runs = runs.clone();
+        async move { runs.wait_for_end(id, LONG).await }
+    });
+    tokio::task::yield_now().await;
+    end(&runs, id).await;
+    let run = waiting
+        .await
+        .expect("it does not panic")
+        .expect("memory answers");
+    assert!(run.expect("the run exists").has_ended());
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_its_patience_and_at_once_where_there_is_nothing_to_wait_for() {
+    let runs = store();
+    let id = create(&runs).await;
+    let run = runs.wait_for_end(id, Duration::from_millis(1)).await;
+    assert!(!run.unwrap().expect("the run exists").has_ended());
+    assert_eq!(runs.wait_for_end(new_id(), LONG).await.unwrap(), None);
+    end(&runs, id).await;
+    let run = runs.wait_for_end(id, LONG).await.unwrap();
+    assert!(run.expect("the run exists").has_ended());
+}
+
+#[tokio::test]
+async fn a_follower_hands_out_each_event_once_and_waits_for_those_to_come() {
+    let runs = store();
+    let id = create(&runs).await;
+    let mut follower = runs.follow(id, EventNumber::START);
+    let created = follower.next().await.unwrap().expect("it was created");
+    assert_eq!(created.kind, EventKind::Created);
+
+    // A call that is dropped while it waits loses nothing.
+    let dropped = tokio::time::timeout(Duration::from_millis(1), follower.next()).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    let following = async {
+        let mut kinds = Vec::new();
+        while let Some(event) = follower.next().await.unwrap() {
+            kinds.push(event.kind);
+        }
+        kinds
+    };
+    let ((), kinds) = tokio::join!(end(&runs, id), following);
+    assert_eq!(kinds, [EventKind::Killed]);
+    assert_eq!(follower.position(), EventNumber::new(2));
+
+    // From a place on, and of a run that is not there.
+    let mut again = runs.follow(id, EventNumber::new(1));
+    assert_eq!(
+        again.next().await.unwrap().map(|event| event.kind),
+        Some(EventKind::Killed)
+    );
+    assert_eq!(again.next().await.unwrap(), None);
+    assert_eq!(
+        runs.follow(new_id(), EventNumber::START)
+            .next()
+            .await
+            .unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn all_runs_of_a_filter_are_read_across_pages() {
+    let runs = store();
+    let mut made = Vec::new();
+    for _ in 0..1_001 {
+        made.push(create(&runs).await);
+    }
+    made.reverse();
+    let read = runs.list_all(&RunFilter::new()).await.unwrap();
+    let ids: Vec<RunId> = read.iter().map(|run| run.id).collect();
+    assert_eq!(ids.len(), made.len());
+    assert!(made.iter().all(|id| ids.contains(id)));
+}

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtree_repository::id::{BranchName, DirectoryName, IdGenerator, RunId, SessionId, Slug};
+use runtree_repository::id::{
+    BranchName, CommitId, DirectoryName, IdGenerator, RunId, SessionId, Slug,
+};
 use runtree_repository::status::Word;
 use runtree_repository::time::{ManualClock, Timestamp};
 use runtree_repository::{
     CancelMode, CancelRequest, Claim, ClaimOf, Claimed, CleanupClaim, CleanupTask, CreateRun,
-    Created, DynRunRepository, ErrorText, EventKind, EventNumber, HostName, HostPath, LeaseRef,
-    LeaseTime, Limit, Namespace, NewRun, Outcome, Owner, PageRequest, Persistence, ProcessMark,
-    Rescue, Run, RunEvent, RunFilter, RunSummary, WantedWorktree, WorktreeQuery, WorktreeRecord,
-    WorktreeSite,
+    Created, DynRunRepository, ErrorKind, ErrorText, EventKind, EventNumber, HostName, HostPath,
+    LeaseRef, LeaseTime, Limit, Namespace, NewRun, Outcome, Owner, PageRequest, Persistence,
+    ProcessMark, RepositoryError, Rescue, RetryRun, Run, RunEvent, RunFilter, RunSummary,
+    WantedWorktree, WorktreeQuery, WorktreeRecord, WorktreeSite,
 };
 use tokio::sync::Barrier;
 
 use crate::backend::{Backend, BackendError, ClockSource, Declaration};
-use crate::failure::{Checked, Failure, ensure_eq, take};
+use crate::failure::{Checked, Failure, WriteAnswer, ensure_eq, take};
 
 /// The shortest lease there is: for cases that wait until it has expired.
 pub(crate) const SHORT: Duration = Duration::from_millis(100);
@@ -246,6 +248,55 @@ impl Cx {
         take!(created, Created::New(run) => Ok(run), "the request {} must make a new run", request.id)
     }
 
+    /// Makes requests for runs that need no worktree.
+    pub(crate) fn requests(
+        &self,
+        runs: impl IntoIterator<Item = NewRun>,
+    ) -> Checked<Vec<CreateRun>> {
+        runs.into_iter().map(|run| self.request(run)).collect()
+    }
+
+    /// Creates runs that must all be new, in one call.
+    pub(crate) async fn create_many(
+        &self,
+        runs: impl IntoIterator<Item = NewRun>,
+    ) -> Checked<Vec<Run>> {
+        self.create_all(&self.requests(runs)?).await
+    }
+
+    /// Creates the runs of these requests in one call; all must be new.
+    pub(crate) async fn create_all(&self, requests: &[CreateRun]) -> Checked<Vec<Run>> {
+        let created = self.runs.create_many(requests).await?;
+        ensure_eq!(
+            created.len(),
+            requests.len(),
+            "the answers to a create of many"
+        );
+        let mut runs = Vec::new();
+        for created in created {
+            runs.push(take!(created, Created::New(run) => run, "each of the runs must be new"));
+        }
+        Ok(runs)
+    }
+
+    /// Wishes to try an ended run again, at once and without a worktree.
+    pub(crate) fn retry_of(&self, of: RunId) -> Checked<RetryRun> {
+        Ok(RetryRun {
+            of,
+            id: self.run_id()?,
+            worktree: None,
+            available_at: None,
+            deadline: None,
+        })
+    }
+
+    /// Creates a run, claims it and ends it.
+    pub(crate) async fn ended(&self, run: NewRun, outcome: &Outcome) -> Checked<Run> {
+        let claimed = self.running(run).await?;
+        let ended = self.runs.end(claimed.lease, outcome).await?;
+        ended.applied("an ending")
+    }
+
     /// Wishes to claim, on the usual machine and under a lease that lasts.
     pub(crate) fn claim_of(&self, of: ClaimOf) -> Checked<Claim> {
         Ok(Claim {
@@ -274,7 +325,7 @@ impl Cx {
 
     /// Claims everything that is to be had.
     pub(crate) async fn claim_all(&self) -> Checked<Vec<Claimed>> {
-        Ok(self.runs.claim(&self.claim_of(ClaimOf::Any)?).await?)
+        Ok(self.runs.claim(&self.claim_of(ClaimOf::ANY)?).await?)
     }
 
     /// Creates a run and claims it.
@@ -431,6 +482,12 @@ pub(crate) fn with_attempts(attempts: u32) -> Checked<NewRun> {
     Ok(NewRun::new("builder").max_attempts(attempts))
 }
 
+/// A commit that is told from others by its number.
+pub(crate) fn commit(number: u32) -> Checked<CommitId> {
+    let commit = format!("{number:040x}").parse();
+    commit.map_err(|_| Failure::new("a commit id has 40 hexadecimal digits"))
+}
+
 pub(crate) fn completed() -> Outcome {
     Outcome::Completed { result: None }
 }
@@ -494,6 +551,18 @@ pub(crate) async fn together<T: Send + 'static>(
         );
     }
     Ok(answers)
+}
+
+/// Makes a call again for as long as the store says that others were in its way, and that nothing was written.
+pub(crate) async fn again_while_busy<T, F: Future<Output = Result<T, RepositoryError>>>(
+    mut call: impl FnMut() -> F,
+) -> Result<T, RepositoryError> {
+    loop {
+        match call().await {
+            Err(error) if error.kind() == ErrorKind::Busy => tokio::task::yield_now().await,
+            answer => return answer,
+        }
+    }
 }
 
 /// Makes sure that no entry shows twice, and answers the entries in order.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::panic::Location;
 
-use runtree_repository::{RepositoryError, RunSummary, Write};
+use runtree_repository::{ErrorKind, RepositoryError, RunSummary, Write};
 
 /// Why a case failed: the promise that was broken, what was seen instead, and the line of the suite that noticed.
 #[derive(Clone, Debug)]
@@ -83,6 +83,21 @@ macro_rules! take {
 }
 
 pub(crate) use {ensure, ensure_eq, take};
+
+/// Makes sure that a call was refused because of its input.
+#[track_caller]
+pub(crate) fn ensure_invalid<T: fmt::Debug>(
+    answer: Result<T, RepositoryError>,
+    what: &str,
+) -> Checked {
+    match answer {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        Err(error) => Err(Failure::new(format!(
+            "{what} must be refused as invalid input: saw {error:?}"
+        ))),
+        Ok(answer) => Err(Failure::new(format!("{what} was answered by {answer:?}"))),
+    }
+}
 
 /// Says which of the four answers a guarded write must have.
 pub(crate) trait WriteAnswer<T> {

@@ -65,7 +65,7 @@
 //!
 //! # Limits
 //!
-//! A case may take two minutes. With a server's clock the whole table waits about seven seconds.
+//! A case may take two minutes. With a server's clock the whole table waits about ten seconds.
 //!
 //! # Features
 //!
@@ -80,6 +80,7 @@ mod backend;
 mod cases;
 mod context;
 mod failure;
+mod generated;
 mod suite;
 mod table;
 

@@ -88,6 +88,31 @@ macro_rules! __each_case {
                 concurrent_creates_of_one_unique_key_make_one_run,
                 concurrent_creates_of_different_requests_make_them_all,
             }
+            create_many {
+                answers_come_in_the_order_of_the_question,
+                nothing_asked_is_nothing_made,
+                repeating_a_call_finds_its_runs,
+                a_conflict_is_the_answer_to_its_request_alone,
+                requests_of_one_call_are_decided_one_after_the_other,
+                one_invalid_request_refuses_the_whole_call,
+                more_than_the_limit_is_refused_with_nothing_made,
+                a_run_made_among_many_is_like_one_made_alone,
+                concurrent_calls_make_each_run_once,
+            }
+            retry {
+                an_ended_run_is_tried_again_whatever_its_end,
+                a_run_that_has_not_ended_is_not_tried_again,
+                an_unknown_run_is_not_tried_again,
+                repeating_a_retry_finds_its_run,
+                what_was_asked_for_is_taken_over_and_what_came_of_it_is_not,
+                the_idempotency_key_stays_with_the_first_run,
+                a_unique_key_in_other_hands_is_a_conflict,
+                an_id_of_another_run_is_a_conflict,
+                a_retry_may_wait_and_have_a_deadline_and_a_worktree,
+                a_retry_is_tried_again_like_any_run,
+                concurrent_retries_of_one_id_make_one_run,
+                a_word_of_a_newer_version_is_not_tried_again needs ForeignWords,
+            }
             claim {
                 a_claim_gives_the_run_to_its_owner,
                 the_highest_priority_goes_first_then_the_oldest,
@@ -108,6 +133,30 @@ macro_rules! __each_case {
                 concurrent_claimers_never_share_a_run,
                 concurrent_claims_of_one_run_have_one_winner,
                 a_claim_says_who_and_where_in_the_history,
+            }
+            queue {
+                a_claim_of_queues_takes_only_theirs,
+                a_claim_of_queues_and_workflows_takes_what_is_of_both,
+                across_queues_the_highest_priority_goes_first_then_the_oldest,
+                a_run_that_names_no_queue_waits_in_the_default_one,
+                a_claim_may_name_as_many_as_a_condition_may,
+                a_claim_of_one_run_asks_for_no_queue,
+                a_run_that_waits_again_waits_in_its_queue,
+                concurrent_claimers_of_overlapping_queues_share_nothing,
+            }
+            concurrency {
+                a_batch_takes_no_more_than_may_run,
+                every_end_of_an_attempt_frees_its_place,
+                an_expired_holder_frees_its_place_before_it_is_rescued,
+                a_renewed_holder_keeps_its_place,
+                each_run_is_measured_by_its_own_limit,
+                other_keys_and_runs_without_one_are_not_held_up,
+                runs_that_must_wait_do_not_hold_up_those_behind_them,
+                a_claim_of_one_run_keeps_to_the_limit,
+                a_limit_holds_across_queues_and_workflows_not_across_namespaces,
+                a_limit_beyond_any_count_never_holds_up,
+                concurrent_claimers_never_exceed_a_limit,
+                a_place_that_is_freed_while_others_ask_is_given_once,
             }
             renew {
                 answers_come_in_the_order_of_the_question,
@@ -145,12 +194,38 @@ macro_rules! __each_case {
                 concurrent_endings_have_one_winner,
                 an_ending_and_a_forced_kill_have_one_winner,
             }
+            end_many {
+                answers_come_in_the_order_of_the_question,
+                nothing_asked_is_nothing_answered,
+                of_two_endings_of_one_run_the_first_decides,
+                many_endings_are_like_single_ones,
+                an_ending_after_the_lease_expired_is_judged_for_itself,
+                an_invalid_result_refuses_the_whole_call,
+                more_than_the_limit_is_refused_with_nothing_written,
+                many_different_runs_end_in_one_call,
+                concurrent_calls_have_one_winner_for_each_run,
+            }
             release {
                 a_release_does_not_count_the_attempt,
                 a_release_while_a_cancel_waits_is_a_kill,
                 a_release_under_an_expired_lease_is_accepted,
                 a_release_is_not_repeated_on_the_next_owner,
                 a_release_keeps_the_worktree_with_the_run,
+            }
+            annotate {
+                each_field_is_set_kept_and_cleared_alone,
+                everything_at_once_is_kept_whole,
+                a_run_is_annotated_while_it_waits_while_it_runs_and_after_its_end,
+                an_unknown_run_and_another_namespaces_run_are_not_found,
+                metadata_is_merged_member_by_member,
+                tags_are_added_and_removed,
+                usage_is_set_or_added_to_and_stays_at_its_limit,
+                counts_of_files_are_kept_in_their_order,
+                values_at_their_limits_are_kept,
+                what_is_beyond_the_limits_is_refused_and_changes_nothing,
+                concurrent_additions_lose_nothing,
+                an_annotation_and_an_ending_do_not_undo_each_other,
+                a_word_of_a_newer_version_is_not_annotated needs ForeignWords,
             }
             cancel {
                 a_waiting_run_ends_at_once,
@@ -187,6 +262,24 @@ macro_rules! __each_case {
                 leases_of_a_machine_are_only_its_own,
                 a_child_is_shown_with_its_lease,
                 a_child_may_be_recorded_after_the_lease_expired,
+            }
+            deadline {
+                a_waiting_run_that_is_late_fails_at_once,
+                a_run_that_is_not_late_is_left_alone,
+                a_running_run_that_is_late_is_asked_first,
+                a_run_that_does_not_stop_in_time_is_ended_and_fenced,
+                a_grace_of_nothing_ends_with_the_second_look,
+                a_grace_beyond_the_end_of_time_ends_there,
+                an_owner_that_obeys_leaves_a_run_that_timed_out,
+                a_release_or_a_rescue_of_a_late_run_times_it_out,
+                a_completion_wins_over_a_deadline,
+                a_wish_that_came_before_the_deadline_keeps_its_word,
+                a_wish_that_comes_after_the_deadline_does_not_change_its_cause,
+                the_earliest_deadline_goes_first_up_to_the_limit,
+                an_ending_by_deadline_wants_a_cleanup,
+                concurrent_looks_change_each_run_once,
+                another_namespaces_runs_are_left_alone,
+                a_word_of_a_newer_version_is_left_alone needs ForeignWords,
             }
             worktree {
                 a_claim_plans_the_worktree,
@@ -245,6 +338,40 @@ macro_rules! __each_case {
                 a_cursor_needs_no_run_behind_it,
                 a_condition_without_values_is_refused,
             }
+            filter {
+                generated_filters_show_what_their_meaning_says,
+                a_filter_holds_in_every_order_and_on_every_page,
+                queues_end_reasons_and_branches_are_what_they_are,
+                an_owner_is_found_by_what_it_runs_now,
+                all_tags_of_a_filter_must_be_there,
+                members_of_metadata_are_found_by_name_and_by_value,
+                a_number_is_not_its_other_spelling,
+                names_of_members_are_no_paths_and_no_patterns,
+                a_condition_names_at_most_so_many_values,
+                a_count_is_of_the_whole_list,
+            }
+            order {
+                each_order_pages_through_the_whole_list,
+                pages_of_one_cut_between_equal_and_missing_values,
+                a_run_without_the_value_comes_before_all_that_have_one,
+                each_instant_and_time_has_its_place needs MovableClock,
+                texts_are_ordered_by_their_bytes,
+                the_largest_numbers_have_their_place,
+                a_cursor_of_any_other_order_is_refused,
+                a_page_begins_where_a_deleted_run_was,
+                pages_stay_exact_while_runs_are_created,
+                a_place_beyond_every_run_is_a_place,
+            }
+            statistics {
+                of_nothing_everything_is_nothing,
+                they_are_what_a_naive_computation_says,
+                they_are_of_all_runs_and_not_of_a_page,
+                percentiles_are_values_that_were_there needs MovableClock,
+                who_waits_again_counts_as_nobody_who_waited,
+                sums_beyond_every_integer_stay_at_the_limit,
+                the_workflows_with_the_most_runs_are_counted,
+                a_word_of_a_newer_version_is_counted_under_itself needs ForeignWords,
+            }
             find {
                 a_run_is_found_by_the_ending_of_its_id,
                 what_a_person_types_in_upper_case_is_found,
@@ -252,6 +379,24 @@ macro_rules! __each_case {
                 an_ending_that_no_run_has_finds_nothing,
                 an_ending_of_several_runs_is_ambiguous,
                 an_ambiguous_ending_names_at_most_ten_candidates,
+                a_run_is_found_by_its_idempotency_key_whole,
+                a_key_that_no_run_has_finds_nothing,
+                a_key_of_another_namespace_is_not_found,
+            }
+            explain {
+                an_unknown_run_has_no_explanation,
+                it_shows_the_run_and_the_instant_of_the_look,
+                a_run_that_can_be_claimed_says_how_many_go_first,
+                a_run_that_is_not_due_says_when_it_is,
+                a_run_whose_key_is_used_up_says_by_whom,
+                a_limit_of_more_than_are_named_is_still_a_limit,
+                a_run_that_runs_says_who_works_on_it,
+                a_run_whose_lease_expired_says_since_when,
+                an_ended_run_says_when_and_why,
+                a_run_that_is_to_stop_says_so_before_who_works_on_it,
+                a_run_that_is_late_says_since_when,
+                all_that_holds_a_waiting_run_is_named,
+                a_word_of_a_newer_version_is_named needs ForeignWords,
             }
             events {
                 the_story_of_a_run_is_told_in_order,
@@ -261,6 +406,28 @@ macro_rules! __each_case {
                 answers_that_change_nothing_leave_no_event,
                 an_unknown_run_has_no_history,
                 events_carry_the_token_of_their_time,
+            }
+            retention {
+                what_ended_before_the_instant_goes_and_nothing_else,
+                whatever_way_a_run_ended_it_goes,
+                the_first_ended_go_first_up_to_the_limit,
+                a_run_whose_worktree_is_still_there_stays,
+                runs_that_must_stay_take_no_place_of_the_limit,
+                nothing_of_a_deleted_run_is_left,
+                a_retry_outlives_the_run_that_it_tries_again,
+                another_namespaces_runs_stay,
+                concurrent_deletions_take_each_run_once,
+                a_word_of_a_newer_version_is_not_deleted needs ForeignWords,
+            }
+            watch {
+                whoever_has_seen_nothing_is_answered_at_once,
+                a_change_before_the_wait_is_told_at_once,
+                a_write_of_another_handle_wakes_whoever_waits,
+                all_who_wait_are_told,
+                every_kind_of_change_is_told,
+                a_wait_without_a_change_comes_to_an_end,
+                a_mark_never_goes_back,
+                a_wait_that_is_dropped_leaves_the_others_alone,
             }
             namespace {
                 reads_see_only_their_own,
@@ -280,12 +447,19 @@ macro_rules! __each_case {
                 a_clock_that_steps_back_does_not_turn_a_run_back needs MovableClock,
                 a_clock_that_steps_back_does_not_end_a_run_before_it_was_made needs MovableClock,
                 a_clock_that_steps_back_does_not_lose_a_waiting_run needs MovableClock,
+                deadlines_keep_their_microseconds,
+                a_deadline_passes_at_its_instant_and_not_before needs MovableClock,
+                a_place_is_free_at_the_instant_that_its_lease_ends needs MovableClock,
+                a_clock_that_steps_back_does_not_turn_what_is_learnt_back needs MovableClock,
             }
             store {
                 it_says_of_itself_what_the_backend_declared,
                 handles_see_what_others_wrote,
                 what_was_acknowledged_outlives_the_handles needs Outliving,
                 a_call_that_is_dropped_writes_all_or_nothing,
+                a_call_of_many_that_is_dropped_writes_all_or_nothing,
+                an_annotation_that_is_dropped_is_written_whole_or_not_at_all,
+                a_deletion_that_is_dropped_takes_runs_whole_or_not_at_all,
                 an_unknown_status_is_read_and_listed_word_for_word needs ForeignWords,
                 a_waiting_run_of_an_unknown_status_is_left_alone needs ForeignWords,
                 a_running_run_of_an_unknown_status_is_left_alone needs ForeignWords,

@@ -6,21 +6,21 @@ use std::time::Duration;
 use runtree_repository::id::RunId;
 use runtree_repository::status::RunStatus;
 use runtree_repository::{
-    ClaimOf, Claimed, CreateRun, EventKind, LeaseTime, Limit, NewRun, Persistence, Priority,
-    RunFilter, Token, WorkflowName,
+    ClaimOf, Claimed, CreateRun, EventKind, LeaseTime, Limit, MAX_FILTER_VALUES, NewRun,
+    Persistence, Priority, QueueName, RunFilter, Token, WaitingRuns, WorkflowName,
 };
 use serde_json::json;
 
 use crate::context::{
     BRIEF, Cx, HOST, completed, distinct, failed_for_now, graceful, only, together, with_attempts,
 };
-use crate::failure::{Checked, WriteAnswer, ensure, ensure_eq};
+use crate::failure::{Checked, WriteAnswer, ensure, ensure_eq, ensure_invalid};
 
 pub(crate) async fn a_claim_gives_the_run_to_its_owner(cx: Cx) -> Checked {
     let run = cx
         .create(NewRun::new("builder").input("x").metadata("k", 1))
         .await?;
-    let mut claim = cx.claim_of(ClaimOf::Any)?;
+    let mut claim = cx.claim_of(ClaimOf::ANY)?;
     claim.lease_time = LeaseTime::new(Duration::from_millis(60_001))?;
     let before = cx.runs.now().await?;
     let claimed = only(cx.runs.claim(&claim).await?, "a claim of the only run")?;
@@ -93,7 +93,7 @@ pub(crate) async fn the_highest_priority_goes_first_then_the_oldest(cx: Cx) -> C
     }
     created.sort_by_key(|run| (std::cmp::Reverse(run.priority), run.created_at));
     for expected in created {
-        let mut claim = cx.claim_of(ClaimOf::Any)?;
+        let mut claim = cx.claim_of(ClaimOf::ANY)?;
         claim.limit = Limit::ONE;
         let claimed = only(cx.runs.claim(&claim).await?, "a claim of one run")?;
         ensure_eq!(
@@ -125,7 +125,7 @@ pub(crate) async fn runs_of_one_instant_go_in_the_order_of_their_ids(cx: Cx) -> 
         cx.create_new(&request).await?;
     }
     for id in ids {
-        let mut claim = cx.claim_of(ClaimOf::Any)?;
+        let mut claim = cx.claim_of(ClaimOf::ANY)?;
         claim.limit = Limit::ONE;
         let claimed = only(cx.runs.claim(&claim).await?, "a claim of one run")?;
         ensure_eq!(claimed.run.id, id, "the next run of the same instant");
@@ -143,7 +143,7 @@ pub(crate) async fn a_batch_takes_the_first_in_order(cx: Cx) -> Checked {
         .create(NewRun::new("builder").priority(Priority::HIGH))
         .await?
         .id;
-    let mut claim = cx.claim_of(ClaimOf::Any)?;
+    let mut claim = cx.claim_of(ClaimOf::ANY)?;
     claim.limit = Limit::new(2)?;
     let first: BTreeSet<RunId> = claimed_ids(&cx.runs.claim(&claim).await?)
         .into_iter()
@@ -168,7 +168,7 @@ pub(crate) async fn a_claim_takes_at_most_its_limit(cx: Cx) -> Checked {
     for _ in 0..5 {
         cx.create(NewRun::new("builder")).await?;
     }
-    let mut claim = cx.claim_of(ClaimOf::Any)?;
+    let mut claim = cx.claim_of(ClaimOf::ANY)?;
     claim.limit = Limit::new(3)?;
     ensure_eq!(
         cx.runs.claim(&claim).await?.len(),
@@ -317,7 +317,8 @@ pub(crate) async fn a_claim_of_workflows_takes_only_theirs(cx: Cx) -> Checked {
         .id;
     let of = |names: &[&str]| -> Checked<ClaimOf> {
         let names = names.iter().map(|name| WorkflowName::new(*name));
-        Ok(ClaimOf::Workflows(names.collect::<Result<_, _>>()?))
+        let names: Vec<WorkflowName> = names.collect::<Result<_, _>>()?;
+        Ok(ClaimOf::Waiting(WaitingRuns::ANY.workflows(names)))
     };
     let none = cx.runs.claim(&cx.claim_of(of(&["nobody's"])?)?).await?;
     ensure_eq!(
@@ -341,17 +342,20 @@ pub(crate) async fn a_claim_of_workflows_takes_only_theirs(cx: Cx) -> Checked {
 
 pub(crate) async fn a_claim_of_no_workflows_takes_nothing(cx: Cx) -> Checked {
     let run = cx.create(NewRun::new("builder")).await?;
-    // Whether the question is refused is left to the backend; that it takes nothing is not.
-    if let Ok(claimed) = cx
-        .runs
-        .claim(&cx.claim_of(ClaimOf::Workflows(BTreeSet::new()))?)
-        .await
-    {
-        ensure_eq!(
-            claimed_ids(&claimed),
-            [],
-            "what a claim of no workflows takes"
-        );
+    let many = (0..=MAX_FILTER_VALUES).map(|n| WorkflowName::new(format!("w{n}")));
+    for waiting in [
+        WaitingRuns::ANY.workflows([]),
+        WaitingRuns::ANY.queues([]),
+        WaitingRuns::ANY
+            .queues([QueueName::default()])
+            .workflows([]),
+        WaitingRuns::ANY.workflows(many.collect::<Result<Vec<_>, _>>()?),
+    ] {
+        let claim = cx.claim_of(ClaimOf::Waiting(waiting))?;
+        ensure_invalid(
+            cx.runs.claim(&claim).await,
+            &format!("the claim of {:?}", claim.of),
+        )?;
     }
     ensure_eq!(
         cx.get(run.id).await?.status,
@@ -366,7 +370,7 @@ pub(crate) async fn without_a_site_only_runs_without_a_worktree_are_claimed(cx: 
         .create_with_worktree(NewRun::new("builder"), Persistence::Temporary)
         .await?;
     let without = cx.create(NewRun::new("builder")).await?;
-    let mut claim = cx.claim_of(ClaimOf::Any)?;
+    let mut claim = cx.claim_of(ClaimOf::ANY)?;
     claim.site = None;
     ensure_eq!(
         claimed_ids(&cx.runs.claim(&claim).await?),
@@ -456,7 +460,7 @@ pub(crate) async fn concurrent_claimers_never_share_a_run(cx: Cx) -> Checked {
         } else {
             other.clone()
         };
-        let mut claim = cx.claim_of(ClaimOf::Any)?;
+        let mut claim = cx.claim_of(ClaimOf::ANY)?;
         claim.limit = Limit::new(3)?;
         tasks.push(async move {
             let mut mine = Vec::new();

@@ -18,7 +18,7 @@ use crate::failure::{Checked, Failure, WriteAnswer, ensure, ensure_eq, take};
 
 /// Everything that PostgreSQL, SQLite and JSON could treat differently: several scripts, a combining mark, a right-to-left mark,
 /// quotes of every kind, wildcards of `LIKE`, and a character beyond the basic plane.
-const TEXT: &str = "Grüße \u{0301}e 日本語 \u{202e}עברית '\"`\\ %_ {}$1 ?1 🦀";
+pub(crate) const TEXT: &str = "Grüße \u{0301}e 日本語 \u{202e}עברית '\"`\\ %_ {}$1 ?1 🦀";
 
 pub(crate) async fn a_new_run_is_pending_and_whole(cx: Cx) -> Checked {
     let due = cx

@@ -135,3 +135,66 @@ async fn with_ending(cx: &Cx, low: [u8; 6]) -> Checked<RunId> {
 fn ending(text: &str) -> Checked<IdEnding> {
     IdEnding::new(text).map_err(|e| Failure::new(e.to_string()))
 }
+
+pub(crate) async fn a_run_is_found_by_its_idempotency_key_whole(cx: Cx) -> Checked {
+    let key = crate::cases::create::TEXT;
+    let run = NewRun::new("builder")
+        .input("x")
+        .idempotency_key(key)
+        .metadata("k", 1)
+        .tag("t");
+    let run = cx.create(run).await?;
+    cx.create(NewRun::new("builder").idempotency_key("other"))
+        .await?;
+    cx.create(NewRun::new("builder").unique_key(key)).await?;
+    ensure_eq!(
+        cx.runs.get_by_key(&key.parse()?).await?,
+        Some(run.clone()),
+        "the run of the key"
+    );
+    let claimed = cx.claim(run.id).await?;
+    let ended = cx
+        .runs
+        .end(claimed.lease, &completed())
+        .await?
+        .applied("a completion")?;
+    ensure_eq!(
+        cx.runs.get_by_key(&key.parse()?).await?,
+        Some(ended),
+        "the ended run of the key"
+    );
+    Ok(())
+}
+
+pub(crate) async fn a_key_that_no_run_has_finds_nothing(cx: Cx) -> Checked {
+    cx.create(NewRun::new("builder")).await?;
+    cx.create(NewRun::new("builder").idempotency_key("Key 1"))
+        .await?;
+    for key in ["key 1", "Key 1 ", "Key", "Key%", "Key_1", "default"] {
+        ensure_eq!(
+            cx.runs.get_by_key(&key.parse()?).await?,
+            None,
+            "the run of the key `{key}`"
+        );
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_key_of_another_namespace_is_not_found(cx: Cx) -> Checked {
+    cx.create(NewRun::new("builder").idempotency_key("k"))
+        .await?;
+    let other = cx.open_namespace("tenant").await?;
+    ensure_eq!(
+        other.get_by_key(&"k".parse()?).await?,
+        None,
+        "another namespace's run by its key"
+    );
+    let own = cx.request(NewRun::new("review").idempotency_key("k"))?;
+    let own = other.create(&own).await?.into_run()?;
+    ensure_eq!(
+        other.get_by_key(&"k".parse()?).await?,
+        Some(own),
+        "the own run by its key"
+    );
+    Ok(())
+}

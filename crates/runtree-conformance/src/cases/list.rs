@@ -1,18 +1,18 @@
 //! Lists show every run that their filter names, once, in order, page by page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use runtree_repository::id::RunId;
 use runtree_repository::status::RunStatus;
 use runtree_repository::time::{TimeRange, Timestamp};
 use runtree_repository::{
-    Cursor, ErrorKind, Limit, NewRun, Outcome, PageRequest, Position, RunFilter, RunOrder,
-    RunSummary, UserId, WorkflowName,
+    Cursor, ErrorKind, Limit, NewRun, Outcome, PageRequest, Position, Run, RunFilter, RunOrder,
+    SortKey, SortValue, UserId, WorkflowName,
 };
 
 use crate::context::{Cx, completed, distinct, failed, graceful, session, with_attempts};
-use crate::failure::{Checked, Failure, WriteAnswer, ensure, ensure_eq};
+use crate::failure::{Checked, Failure, WriteAnswer, ensure, ensure_eq, ensure_invalid};
 
 pub(crate) async fn an_empty_store_lists_nothing(cx: Cx) -> Checked {
     let page = cx
@@ -31,7 +31,7 @@ pub(crate) async fn the_youngest_come_first_unless_asked_otherwise(cx: Cx) -> Ch
         cx.pass(Duration::from_micros(1)).await?;
     }
     ensure_eq!(
-        walk(&cx, RunOrder::OldestFirst, 10).await?,
+        walk(&cx, RunOrder::OLDEST_FIRST, 10).await?,
         oldest_first,
         "the runs, oldest first"
     );
@@ -42,7 +42,7 @@ pub(crate) async fn the_youngest_come_first_unless_asked_otherwise(cx: Cx) -> Ch
         "the runs in the usual order"
     );
     ensure_eq!(
-        walk(&cx, RunOrder::NewestFirst, 10).await?,
+        walk(&cx, RunOrder::NEWEST_FIRST, 10).await?,
         oldest_first,
         "the runs, youngest first"
     );
@@ -129,7 +129,7 @@ pub(crate) async fn each_condition_shows_what_it_names(cx: Cx) -> Checked {
             "the runs that {filter:?} shows"
         );
         // The filter holds for every page, not only for the first.
-        let paged = walk_filtered(&cx, &filter, RunOrder::NewestFirst, 2).await?;
+        let paged = walk_filtered(&cx, &filter, RunOrder::NEWEST_FIRST, 2).await?;
         ensure_eq!(
             paged,
             expected,
@@ -263,7 +263,7 @@ pub(crate) async fn what_happens_between_pages_hides_nothing_and_repeats_nothing
         before.insert(cx.create(with_attempts(2)?).await?.id);
         cx.pass(Duration::from_micros(1)).await?;
     }
-    for order in [RunOrder::OldestFirst, RunOrder::NewestFirst] {
+    for order in [RunOrder::OLDEST_FIRST, RunOrder::NEWEST_FIRST] {
         let mut page = PageRequest {
             limit: Limit::new(2)?,
             order,
@@ -335,8 +335,11 @@ pub(crate) async fn a_cursor_of_another_order_is_refused(cx: Cx) -> Checked {
     let run = cx.create(NewRun::new("builder")).await?;
     let page = PageRequest {
         limit: Limit::ONE,
-        order: RunOrder::OldestFirst,
-        after: Some(Cursor::new(RunOrder::NewestFirst, Position::of(&run))),
+        order: RunOrder::OLDEST_FIRST,
+        after: Some(Cursor::new(
+            RunOrder::NEWEST_FIRST,
+            Position::of(SortKey::Created, &run),
+        )),
     };
     match cx.runs.list(&RunFilter::new(), &page).await {
         Err(error) => ensure_eq!(error.kind(), ErrorKind::InvalidInput, "the error"),
@@ -364,11 +367,11 @@ pub(crate) async fn a_cursor_needs_no_run_behind_it(cx: Cx) -> Checked {
         (Timestamp::MIN, Vec::new()),
     ] {
         let place = Position {
-            created_at: at,
+            value: SortValue::Number(Some(at.as_unix_micros())),
             id: cx.run_id()?,
         };
         let page = PageRequest {
-            after: Some(Cursor::new(RunOrder::NewestFirst, place)),
+            after: Some(Cursor::new(RunOrder::NEWEST_FIRST, place)),
             ..PageRequest::default()
         };
         let seen: Vec<RunId> = cx
@@ -389,23 +392,40 @@ pub(crate) async fn a_condition_without_values_is_refused(cx: Cx) -> Checked {
     for filter in [
         RunFilter::new().statuses([]),
         RunFilter::new().workflows([]),
+        RunFilter::new().end_reasons([]),
+        RunFilter::new().queues([]),
+        without_tags(),
+        without_metadata(),
+        RunFilter::new()
+            .workflows([WorkflowName::new("builder")?])
+            .queues([]),
     ] {
-        match cx.runs.list(&filter, &PageRequest::default()).await {
-            Err(error) => ensure_eq!(
-                error.kind(),
-                ErrorKind::InvalidInput,
-                "the error of {filter:?}"
-            ),
-            Ok(page) => return Err(Failure::new(format!("{filter:?} was answered by {page:?}"))),
-        }
+        let what = format!("{filter:?}");
+        let page = PageRequest::default();
+        ensure_invalid(cx.runs.list(&filter, &page).await, &what)?;
+        ensure_invalid(cx.runs.count(&filter).await, &what)?;
+        ensure_invalid(cx.runs.statistics(&filter).await, &what)?;
     }
     Ok(())
+}
+
+fn without_tags() -> RunFilter {
+    let mut filter = RunFilter::new();
+    filter.tags = Some(BTreeSet::new());
+    filter
+}
+
+fn without_metadata() -> RunFilter {
+    let mut filter = RunFilter::new();
+    filter.metadata = Some(BTreeMap::new());
+    filter
 }
 
 /// Walks all pages in both orders, with several limits, and compares them with the whole list.
 async fn ensure_pages(cx: &Cx) -> Checked {
     let whole = cx.list(&RunFilter::new()).await?;
-    let is_sorted = whole.is_sorted_by(|one, next| Position::of(one) > Position::of(next));
+    let is_sorted =
+        whole.is_sorted_by(|one, next| (one.created_at, one.id) > (next.created_at, next.id));
     ensure!(
         is_sorted,
         "the list goes by instant and id, youngest first: saw {whole:?}"
@@ -416,12 +436,12 @@ async fn ensure_pages(cx: &Cx) -> Checked {
     turned.reverse();
     for limit in [1, 2, 3, 5, 100] {
         ensure_eq!(
-            walk(cx, RunOrder::NewestFirst, limit).await?,
+            walk(cx, RunOrder::NEWEST_FIRST, limit).await?,
             whole,
             "pages of {limit}, youngest first"
         );
         ensure_eq!(
-            walk(cx, RunOrder::OldestFirst, limit).await?,
+            walk(cx, RunOrder::OLDEST_FIRST, limit).await?,
             turned,
             "pages of {limit}, oldest first"
         );
@@ -462,7 +482,7 @@ async fn walk_filtered(
 }
 
 /// Runs of every kind that the interface can bring about, youngest first.
-async fn many_runs(cx: &Cx) -> Checked<Vec<RunSummary>> {
+async fn many_runs(cx: &Cx) -> Checked<Vec<Run>> {
     let session = session("0190b5c4-7e1a-7b3c-8d4e-5f60718293a4")?;
     let mut all = Vec::new();
     for n in 0_u32..16 {
@@ -493,7 +513,7 @@ async fn many_runs(cx: &Cx) -> Checked<Vec<RunSummary>> {
                 .await?
                 .applied("an ending")?;
         }
-        all.push(cx.get(id).await?.summary);
+        all.push(cx.get(id).await?);
         cx.pass(Duration::from_micros(3)).await?;
     }
     all.reverse();

@@ -1,18 +1,31 @@
 //! The cases, grouped by what they are about; the table names each of them.
 
+pub(crate) mod annotate;
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod cleanup;
 pub(crate) mod cleanup_lease;
+pub(crate) mod concurrency;
 pub(crate) mod create;
+pub(crate) mod create_many;
+pub(crate) mod deadline;
 pub(crate) mod end;
+pub(crate) mod end_many;
 pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod filter;
 pub(crate) mod find;
 pub(crate) mod list;
 pub(crate) mod namespace;
+pub(crate) mod order;
+pub(crate) mod queue;
 pub(crate) mod release;
 pub(crate) mod renew;
 pub(crate) mod rescue;
+pub(crate) mod retention;
+pub(crate) mod retry;
+pub(crate) mod statistics;
 pub(crate) mod store;
 pub(crate) mod time;
+pub(crate) mod watch;
 pub(crate) mod worktree;

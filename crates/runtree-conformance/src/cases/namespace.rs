@@ -73,7 +73,7 @@ pub(crate) async fn owners_touch_only_their_own(cx: Cx) -> Checked {
     let other = cx.open_namespace(OTHER).await?;
 
     ensure!(
-        other.claim(&cx.claim_of(ClaimOf::Any)?).await?.is_empty(),
+        other.claim(&cx.claim_of(ClaimOf::ANY)?).await?.is_empty(),
         "another namespace's runs must not be claimed"
     );
     ensure!(

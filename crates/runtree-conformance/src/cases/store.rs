@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use runtree_repository::id::RunId;
 use runtree_repository::status::RunStatus;
+use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    Claim, ClaimOf, Created, EventKind, NewRun, Outcome, Persistence, Run, RunFilter, UserId,
+    Annotation, Change, Claim, ClaimOf, Created, Ending, EventKind, Limit, NewRun, Outcome,
+    Persistence, Retention, Run, RunFilter, Usage, UserId, Write,
 };
 use serde_json::json;
 
@@ -39,7 +41,7 @@ pub(crate) async fn handles_see_what_others_wrote(cx: Cx) -> Checked {
         "the run that the first handle made"
     );
     let claimed = only(
-        other.claim(&cx.claim_of(ClaimOf::Any)?).await?,
+        other.claim(&cx.claim_of(ClaimOf::ANY)?).await?,
         "a claim by the other handle",
     )?;
     ensure_eq!(
@@ -170,6 +172,101 @@ pub(crate) async fn a_call_that_is_dropped_writes_all_or_nothing(cx: Cx) -> Chec
             "an ending that was dropped must not stand in its own way"
         );
         ensure_ended_whole(&cx, request.id).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_call_of_many_that_is_dropped_writes_all_or_nothing(cx: Cx) -> Checked {
+    for looks in 0..8 {
+        let requests = cx.requests((0..5).map(|_| NewRun::new("builder")))?;
+        drop_after(looks, cx.runs.create_many(&requests)).await;
+        let created = cx.runs.create_many(&requests).await?;
+        let new = |created: &&Created| matches!(created, Created::New(_));
+        let new = created.iter().filter(new).count();
+        ensure!(
+            new == 0 || new == 5,
+            "a create of five that was dropped made {} of them",
+            5 - new
+        );
+        let mut endings = Vec::new();
+        for request in &requests {
+            ensure_eq!(
+                cx.kinds(request.id).await?,
+                [EventKind::Created],
+                "the history after a dropped create of many"
+            );
+            let lease = cx.claim(request.id).await?.lease;
+            let outcome = completed();
+            endings.push(Ending { lease, outcome });
+        }
+        drop_after(looks, cx.runs.end_many(&endings)).await;
+        let answers = cx.runs.end_many(&endings).await?;
+        let applied = |answer: &&Write<_>| matches!(answer, Write::Applied(_));
+        let applied = answers.iter().filter(applied).count();
+        ensure!(
+            applied == 0 || applied == 5,
+            "a call with five endings that was dropped ended {} of them",
+            5 - applied
+        );
+        for answer in answers {
+            let run = answer.accepted();
+            let status = run.map(|run| (run.status, run.has_ended()));
+            ensure_eq!(
+                status,
+                Some((RunStatus::Completed, true)),
+                "the status after a dropped call with endings"
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn an_annotation_that_is_dropped_is_written_whole_or_not_at_all(
+    cx: Cx,
+) -> Checked {
+    for looks in 0..8 {
+        let run = cx.create(NewRun::new("builder")).await?;
+        let usage = Usage {
+            input_tokens: 1,
+            ..Usage::default()
+        };
+        let mut annotation = Annotation::new()
+            .add_usage(usage)
+            .add_tag("t".parse()?)
+            .metadata("k", 1);
+        annotation.model = Change::Set("m".parse()?);
+        drop_after(looks, cx.runs.annotate(run.id, &annotation)).await;
+        let run = cx.get(run.id).await?;
+        let written = [
+            run.usage == usage,
+            run.tags.len() == 1,
+            run.metadata.len() == 1,
+            run.facts.model.is_some(),
+        ];
+        ensure!(
+            written == [false; 4] || written == [true; 4],
+            "a dropped annotation was written in part: usage, tags, metadata, facts {written:?}"
+        );
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_deletion_that_is_dropped_takes_runs_whole_or_not_at_all(cx: Cx) -> Checked {
+    for looks in 0..8 {
+        let run = with_attempts(1)?.tag("t").metadata("k", 1);
+        let run = cx.ended(run, &completed()).await?;
+        let retention = Retention {
+            ended_before: Timestamp::MAX,
+            limit: Limit::MAX,
+        };
+        drop_after(looks, cx.runs.delete_ended(&retention)).await;
+        if cx.runs.get(run.id).await?.is_some() {
+            cx.runs.delete_ended(&retention).await?;
+        }
+        ensure_eq!(cx.runs.get(run.id).await?, None, "the run");
+        ensure_eq!(cx.events(run.id).await?, [], "its history");
+        let tagged = RunFilter::new().tag("t".parse()?);
+        ensure_eq!(cx.ids(&tagged).await?, [], "the runs of its tag");
     }
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use runtree_repository::id::RunId;
 use runtree_repository::time::{Clock, Timestamp};
 use runtree_repository::{
-    CancelRequest, CleanupOutcome, ErrorText, LeaseTime, NewRun, Outcome, Persistence, Renewal,
-    RunFilter,
+    Annotation, Because, CancelRequest, CleanupOutcome, ErrorText, LeaseTime, Limit, NewRun,
+    Outcome, Overdue, Persistence, Renewal, RetryRun, RunFilter,
 };
 
 use crate::context::{
-    Cx, LONG, completed, failed, failed_for_now, graceful, only, start, with_attempts,
+    BRIEF, Cx, LONG, completed, failed, failed_for_now, graceful, only, start, with_attempts,
 };
 use crate::failure::{Checked, WriteAnswer, ensure, ensure_eq, take};
 
@@ -414,4 +414,180 @@ async fn completed_with_worktree(cx: &Cx) -> Checked<RunId> {
         .await?
         .applied("a completion")?;
     Ok(claimed.lease.run)
+}
+
+pub(crate) async fn deadlines_keep_their_microseconds(cx: Cx) -> Checked {
+    for at in [
+        Timestamp::MIN,
+        Timestamp::MAX,
+        start()?.saturating_add(Duration::from_micros(1)),
+    ] {
+        let run = cx.create(NewRun::new("builder").deadline(at)).await?;
+        ensure_eq!(run.deadline, Some(at), "the deadline");
+        ensure_eq!(
+            cx.get(run.id).await?.deadline,
+            Some(at),
+            "the stored deadline"
+        );
+        let cancelled = cx
+            .runs
+            .cancel(run.id, &graceful())
+            .await?
+            .applied("a cancel")?;
+        let request = RetryRun {
+            deadline: Some(at),
+            ..cx.retry_of(cancelled.id)?
+        };
+        cx.runs.retry(&request).await?.accepted();
+        ensure_eq!(
+            cx.get(request.id).await?.deadline,
+            Some(at),
+            "the deadline of a retry"
+        );
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_deadline_passes_at_its_instant_and_not_before(cx: Cx) -> Checked {
+    let deadline = cx.clock.now().saturating_add(LONG);
+    let run = cx.create(NewRun::new("builder").deadline(deadline)).await?;
+    let claimed = cx
+        .running(NewRun::new("builder").deadline(deadline))
+        .await?;
+    let look = |grace| Overdue {
+        limit: Limit::MAX,
+        grace,
+    };
+    cx.clock
+        .set(deadline.saturating_sub(Duration::from_micros(1)));
+    let early = cx.runs.time_out(&look(BRIEF)).await?;
+    ensure_eq!(early, [], "a look a microsecond before the deadline");
+    cx.clock.set(deadline);
+    ensure_eq!(
+        cx.runs.time_out(&look(BRIEF)).await?.len(),
+        2,
+        "the late runs at the deadline"
+    );
+    ensure_eq!(
+        cx.get(run.id).await?.ended_at,
+        Some(deadline),
+        "when the waiting run ended"
+    );
+    let until = deadline.saturating_add(BRIEF);
+    cx.clock.set(until.saturating_sub(Duration::from_micros(1)));
+    let early = cx.runs.time_out(&look(BRIEF)).await?;
+    ensure_eq!(
+        early,
+        [],
+        "a look a microsecond before its time to stop is over"
+    );
+    cx.clock.set(until);
+    ensure_eq!(
+        cx.runs.time_out(&look(BRIEF)).await?.len(),
+        1,
+        "the late runs at that instant"
+    );
+    let ended = cx.get(claimed.lease.run).await?.ended_at;
+    ensure_eq!(ended, Some(until), "when the running run was ended");
+    Ok(())
+}
+
+pub(crate) async fn a_place_is_free_at_the_instant_that_its_lease_ends(cx: Cx) -> Checked {
+    let limited = || NewRun::new("builder").concurrency("gpu", std::num::NonZeroU32::MIN);
+    let holder = cx.running(limited()).await?;
+    let next = cx.create(limited()).await?;
+    cx.clock
+        .set(holder.expires_at.saturating_sub(Duration::from_micros(1)));
+    let claim = cx.claim_of(runtree_repository::ClaimOf::ANY)?;
+    ensure!(
+        cx.runs.claim(&claim).await?.is_empty(),
+        "a place must not be taken a microsecond before its lease ends"
+    );
+    let why = cx.runs.explain(next.id).await?.map(|why| why.because);
+    let holders = vec![holder.lease.run];
+    let concurrency = next.concurrency.clone();
+    let limit = concurrency.map(|concurrency| Because::LimitReached {
+        concurrency,
+        holders,
+    });
+    ensure_eq!(
+        why,
+        limit.map(|limit| vec![limit]),
+        "why the next run waits"
+    );
+    cx.clock.set(holder.expires_at);
+    let why = cx.runs.explain(next.id).await?.map(|why| why.because);
+    ensure_eq!(
+        why,
+        Some(vec![Because::Waiting { ahead: 0 }]),
+        "why it waits at that instant"
+    );
+    ensure_eq!(
+        only(cx.runs.claim(&claim).await?, "a claim")?.run.id,
+        next.id,
+        "the next run"
+    );
+    Ok(())
+}
+
+pub(crate) async fn a_clock_that_steps_back_does_not_turn_what_is_learnt_back(cx: Cx) -> Checked {
+    let before = cx.clock.now();
+    cx.clock.advance(Duration::from_secs(60));
+    let waiting = cx.create(NewRun::new("builder").deadline(before)).await?;
+    let claimed = cx.running(NewRun::new("builder").deadline(before)).await?;
+    let ended = cx.ended(NewRun::new("builder"), &completed()).await?;
+    cx.clock.set(before);
+    for run in [&waiting, &claimed.run, &ended] {
+        let note = Annotation::new().metadata("k", 1);
+        let after = cx
+            .runs
+            .annotate(run.id, &note)
+            .await?
+            .applied("an annotation")?;
+        ensure_eq!(
+            after.updated_at,
+            run.updated_at,
+            "the last change of {}",
+            run.id
+        );
+    }
+    let look = Overdue {
+        limit: Limit::MAX,
+        grace: Duration::ZERO,
+    };
+    ensure_eq!(cx.runs.time_out(&look).await?.len(), 2, "the late runs");
+    ensure_eq!(
+        cx.runs.time_out(&look).await?.len(),
+        1,
+        "the late runs that do not stop"
+    );
+    for run in [&waiting, &claimed.run] {
+        let after = cx.get(run.id).await?;
+        ensure_eq!(
+            after.updated_at,
+            run.updated_at,
+            "the last change of {}",
+            run.id
+        );
+        ensure_eq!(
+            after.ended_at,
+            Some(run.created_at),
+            "the end of {}",
+            run.id
+        );
+    }
+    let retry = cx.retry_of(ended.id)?;
+    cx.runs.retry(&retry).await?.accepted();
+    ensure_eq!(
+        cx.get(ended.id).await?.updated_at,
+        ended.updated_at,
+        "the last change of the ended"
+    );
+    let new = cx.get(retry.id).await?;
+    ensure_eq!(
+        (new.created_at, new.updated_at),
+        (before, before),
+        "the instants of the retry"
+    );
+    Ok(())
 }

@@ -30,12 +30,13 @@
 //! `SqliteRepository` keeps runs in a file: for one machine, any number of processes, no server. `PostgresRepository` keeps them on
 //! a server: for many machines. Both are handles that are cheap to clone, implement
 //! [`RunRepository`](runtree_repository::RunRepository), see one [`Namespace`](runtree_repository::Namespace), and bring their schema
-//! up to date when they are opened. [`SqlTimestamp`] takes an instant into a host's own tables and back.
+//! up to date when they are opened; who does that himself takes the [`Migration`]s as text. [`SqlTimestamp`] takes an instant into a
+//! host's own tables and back.
 //!
 //! # What it does not do
 //!
-//! It does not hand out connections, does not use or change a host's own tables, and does not delete runs. Every name that it makes
-//! in a database begins with `runtree_`, and it keeps its own record of migrations, so that it can live beside a host's tables.
+//! It does not hand out connections, and does not use or change a host's own tables. Every name that it makes in a database begins
+//! with `runtree_`, and it keeps its own record of migrations, so that it can live beside a host's tables.
 //!
 //! # Guarantees
 //!
@@ -61,6 +62,7 @@
 //!
 //! `MemoryRepository` of `runtree-repository` for tests. Another database by implementing the traits of `runtree-repository`.
 
+mod columns;
 mod error;
 mod instant;
 mod migrate;
@@ -72,7 +74,8 @@ mod postgres;
 mod sqlite;
 
 pub use instant::SqlTimestamp;
+pub use migrate::Migration;
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresBuilder, PostgresRepository};
+pub use postgres::{Notifications, PostgresBuilder, PostgresRepository};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBuilder, SqliteRepository};

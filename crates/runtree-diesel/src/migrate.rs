@@ -1,4 +1,5 @@
-//! What both databases share about migrations: which steps exist, and what may be done with a schema that was found.
+//! What both databases share about migrations: the steps, as text for people who apply them themselves, and what may be done with a
+//! schema that was found.
 //!
 //! A schema carries three numbers: its version, the oldest version of this library's schema that may read it, and the oldest that may
 //! write it. Every step is recorded in `runtree_schema_info`, a name that no host's own migrations use, with these numbers; the row
@@ -8,9 +9,22 @@ use diesel::QueryableByName;
 use diesel::sql_types::BigInt;
 use runtree_repository::{ErrorKind, RepositoryError};
 
-/// One step of the schema.
+/// One step of the schema, for people who apply such steps themselves.
+///
+/// A repository applies the missing steps when it is opened. Where it may not, because the schema is changed by hand or by the
+/// tools of the host, `SqliteRepository::migrations` and `PostgresRepository::migrations` answer the steps, and the builder's
+/// `without_migrating` opens a database that has them all. Each text is meant to be applied whole, in one transaction.
+///
+#[cfg_attr(feature = "sqlite", doc = "```")]
+#[cfg_attr(not(feature = "sqlite"), doc = "```ignore")]
+/// use runtree_diesel::SqliteRepository;
+///
+/// for step in SqliteRepository::migrations() {
+///     println!("-- {} {}\n{}", step.version(), step.name(), step.up());
+/// }
+/// ```
 #[derive(Debug)]
-pub(crate) struct Migration {
+pub struct Migration {
     /// The version of the schema after this step.
     pub(crate) version: i64,
     /// What the step is for, in one word or two.
@@ -19,8 +33,61 @@ pub(crate) struct Migration {
     pub(crate) min_reader: i64,
     /// The oldest schema version whose software can write the result.
     pub(crate) min_writer: i64,
-    /// The statements.
+    /// The statements that bring the schema from the version before to this one.
     pub(crate) sql: &'static str,
+    /// The statements that bring it back.
+    pub(crate) down: &'static str,
+    /// How this database keeps the record of its steps.
+    pub(crate) records: &'static Records,
+}
+
+/// How a database keeps the record of its steps.
+#[derive(Debug)]
+pub(crate) struct Records {
+    /// Makes the table of steps unless it is there.
+    pub(crate) table: &'static str,
+    /// The present instant, as the table of steps stores it.
+    pub(crate) now: &'static str,
+}
+
+impl Migration {
+    /// Returns the version of the schema after this step.
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Returns what the step is for, in one word or two.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the statements that apply this step after the one before, and record it.
+    pub fn up(&self) -> String {
+        let Self {
+            version,
+            name,
+            min_reader,
+            min_writer,
+            ..
+        } = self;
+        format!(
+            "{};\n\n{}\n\nINSERT INTO runtree_schema_info (version, name, min_reader, min_writer, applied_at)\n    \
+             VALUES ({version}, '{name}', {min_reader}, {min_writer}, {});\n",
+            self.records.table.trim(),
+            self.sql.trim(),
+            self.records.now
+        )
+    }
+
+    /// Returns the statements that take this step back while it is the last one, and its record. What only this step has a place
+    /// for is lost.
+    pub fn down(&self) -> String {
+        format!(
+            "{}\n\nDELETE FROM runtree_schema_info WHERE version = {};\n",
+            self.down.trim(),
+            self.version
+        )
+    }
 }
 
 /// The schema that was found in a database.
@@ -83,6 +150,27 @@ pub(crate) fn plan(
     Ok(Plan::Migrate(migrations.get(missing..).unwrap_or_default()))
 }
 
+/// Refuses a schema that lacks steps, for a repository that is to apply none; `store` names the file or the server for people.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`], naming the steps.
+pub(crate) fn refuse_missing(missing: &[Migration], store: &str) -> Result<(), RepositoryError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let steps: Vec<String> = missing
+        .iter()
+        .map(|step| format!("{} ({})", step.version, step.name))
+        .collect();
+    Err(RepositoryError::new(
+        ErrorKind::Configuration,
+        format!(
+            "{store} lacks the schema steps {}, and was opened without migrating; apply what `migrations` of the repository answers",
+            steps.join(", ")
+        ),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +183,12 @@ mod tests {
             name: "step",
             min_reader: 1,
             min_writer: 1,
-            sql: "",
+            sql: "CREATE TABLE runtree_t (a INTEGER);",
+            down: "DROP TABLE runtree_t;",
+            records: &Records {
+                table: "CREATE TABLE IF NOT EXISTS runtree_schema_info (version INTEGER)",
+                now: "now()",
+            },
         }
     }
 
@@ -121,6 +214,33 @@ mod tests {
         assert!(
             versions(found(9)).is_empty(),
             "a newer schema that still admits us"
+        );
+    }
+
+    #[test]
+    fn a_step_is_told_with_its_record() {
+        assert_eq!(
+            STEPS[1].up(),
+            "CREATE TABLE IF NOT EXISTS runtree_schema_info (version INTEGER);\n\nCREATE TABLE runtree_t (a INTEGER);\n\n\
+             INSERT INTO runtree_schema_info (version, name, min_reader, min_writer, applied_at)\n    \
+             VALUES (2, 'step', 1, 1, now());\n"
+        );
+        assert_eq!(
+            STEPS[1].down(),
+            "DROP TABLE runtree_t;\n\nDELETE FROM runtree_schema_info WHERE version = 2;\n"
+        );
+    }
+
+    #[test]
+    fn missing_steps_are_named() {
+        assert!(refuse_missing(&[], "the database x").is_ok());
+        let error = refuse_missing(&STEPS[1..], "the database x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(
+            error
+                .to_string()
+                .starts_with("the database x lacks the schema steps 2 (step), 3 (step), "),
+            "{error}"
         );
     }
 

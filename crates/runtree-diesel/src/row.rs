@@ -1,10 +1,9 @@
 //! Rows as both databases project them, and the one way from a row to a record.
 //!
 //! Every column arrives as one of three neutral types: a 64-bit integer (counts, instants in microseconds), text, or bytes (ids,
-//! hashes). A dialect projects its own types to these with [`run_columns`] and its sisters, which take three of the dialect's own
-//! macros: `$id` shows an id as 16 bytes, `$instant` an instant as microseconds, `$int` any other number as a 64-bit integer.
-//! Text columns are text on both; the dialect stores JSON as text.
+//! hashes). A dialect projects its own types to these with the macros of [`crate::columns`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -14,167 +13,17 @@ use runtree_repository::id::{OwnerId, RunId, SessionId};
 use runtree_repository::status::{EndReason, RunStatus};
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    CancelIntent, CancelMode, CleanupLease, CleanupRef, CleanupTask, ErrorKind, EventKind,
-    EventNumber, Fingerprint, Lease, LeaseRef, Owner, Persistence, Priority, RepositoryError, Run,
-    RunEvent, RunSummary, Token, WantedWorktree, WorktreeKey, WorktreeRecord, WorktreeSite,
-    WorktreeState,
+    CancelCause, CancelIntent, CancelMode, CleanupLease, CleanupRef, CleanupTask, Concurrency,
+    Cost, DiffStatistics, ErrorKind, EventKind, EventNumber, FileChange, Fingerprint, Lease,
+    LeaseRef, Owner, Persistence, Priority, RepositoryError, Run, RunEvent, RunFacts, RunSummary,
+    Tag, Token, Usage, WantedWorktree, WorktreeKey, WorktreeRecord, WorktreeSite, WorktreeState,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
-/// A status as SQL writes it; its word comes from the transition table's crate.
-macro_rules! status {
-    ($status:ident) => {
-        concat!("'", runtree_repository::status::status_word!($status), "'")
-    };
-}
-
-/// An end reason as SQL writes it; SQLite is given them as values.
 #[cfg(feature = "postgres")]
-macro_rules! reason {
-    ($reason:ident) => {
-        concat!(
-            "'",
-            runtree_repository::status::end_reason_word!($reason),
-            "'"
-        )
-    };
-}
-
-/// The columns of [`RunRow`], of the run `r` and its lease `l` (`LEFT JOIN`).
-macro_rules! run_columns {
-    ($id:ident, $instant:ident, $int:ident) => {
-        concat!(
-            $id!("r.id"),
-            " AS id, r.workflow, r.status, r.end_reason, ",
-            $int!("r.priority"),
-            " AS priority, ",
-            "r.idempotency_key, r.unique_key, ",
-            $id!("r.session_id"),
-            " AS session_id, r.user_id, ",
-            $int!("r.attempts"),
-            " AS attempts, ",
-            $int!("r.max_attempts"),
-            " AS max_attempts, ",
-            $int!("r.token"),
-            " AS token, ",
-            $id!("l.owner_id"),
-            " AS owner_id, l.owner_host, l.owner_process, ",
-            $instant!("l.expires_at"),
-            " AS lease_expires_at, ",
-            $instant!("r.cancel_requested_at"),
-            " AS cancel_requested_at, r.cancel_mode, ",
-            $instant!("r.cancel_deadline"),
-            " AS cancel_deadline, r.cancel_reason, r.cancelled_by, ",
-            "r.worktree_name, r.worktree_branch, r.worktree_base, r.worktree_persistence, ",
-            $instant!("r.available_at"),
-            " AS available_at, ",
-            $instant!("r.created_at"),
-            " AS created_at, ",
-            $instant!("r.updated_at"),
-            " AS updated_at, ",
-            $instant!("r.started_at"),
-            " AS started_at, ",
-            $instant!("r.ended_at"),
-            " AS ended_at"
-        )
-    };
-}
-
-/// The columns of [`PayloadRow`], of the payload `p`; they follow [`run_columns`].
-macro_rules! payload_columns {
-    () => {
-        "p.input, p.result, p.error, p.metadata"
-    };
-}
-
-/// The columns of [`WorktreeRow`], of the worktree `w`.
-macro_rules! worktree_columns {
-    ($id:ident, $instant:ident, $int:ident) => {
-        concat!(
-            $id!("w.run_id"),
-            " AS run_id, ",
-            $int!("w.planned_by"),
-            " AS planned_by, w.host, w.git_repository, w.root, w.path, ",
-            "w.name, w.branch, w.base, w.persistence, w.state, ",
-            $int!("w.held_by"),
-            " AS held_by, w.salvage, w.reason, ",
-            $instant!("w.created_at"),
-            " AS created_at, ",
-            $instant!("w.updated_at"),
-            " AS updated_at"
-        )
-    };
-}
-
-/// The columns of [`LeaseRow`], of the run `r` and its lease `l`.
-macro_rules! lease_columns {
-    ($id:ident, $instant:ident, $int:ident) => {
-        concat!(
-            $id!("r.id"),
-            " AS id, ",
-            $int!("r.token"),
-            " AS token, ",
-            $id!("l.owner_id"),
-            " AS owner_id, l.owner_host, ",
-            "l.owner_process, l.child_process, ",
-            $instant!("l.heartbeat_at"),
-            " AS heartbeat_at, ",
-            $instant!("l.expires_at"),
-            " AS expires_at"
-        )
-    };
-}
-
-/// The columns of [`EventRow`], of the event `e`.
-macro_rules! event_columns {
-    ($id:ident, $instant:ident, $int:ident) => {
-        concat!(
-            $int!("e.number"),
-            " AS number, ",
-            $instant!("e.at"),
-            " AS at, e.kind, ",
-            $int!("e.token"),
-            " AS token, e.detail"
-        )
-    };
-}
-
-/// The columns of [`CleanupRow`] besides those of the worktree `w`, of the clean-up `c`.
-macro_rules! cleanup_columns {
-    ($id:ident, $instant:ident, $int:ident) => {
-        concat!(
-            $int!("c.token"),
-            " AS cleanup_token, ",
-            $int!("c.tries"),
-            " AS tries, ",
-            $instant!("c.expires_at"),
-            " AS expires_at"
-        )
-    };
-}
-
-/// The columns of [`CleanupLeaseRow`], of the clean-up `c`.
-macro_rules! cleanup_lease_columns {
-    ($id:ident, $instant:ident, $int:ident) => {
-        concat!(
-            $id!("c.run_id"),
-            " AS id, ",
-            $int!("c.planned_by"),
-            " AS planned_by, ",
-            $int!("c.token"),
-            " AS token, ",
-            $id!("c.owner_id"),
-            " AS owner_id, c.owner_host, c.owner_process, ",
-            $instant!("c.expires_at"),
-            " AS expires_at"
-        )
-    };
-}
-
-#[cfg(feature = "postgres")]
-pub(crate) use reason;
-pub(crate) use {
+pub(crate) use crate::columns::reason;
+pub(crate) use crate::columns::{
     cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
     run_columns, status, worktree_columns,
 };
@@ -190,12 +39,18 @@ pub(crate) struct RunRow {
     status: String,
     #[diesel(sql_type = Nullable<Text>)]
     end_reason: Option<String>,
+    #[diesel(sql_type = Text)]
+    queue: String,
     #[diesel(sql_type = BigInt)]
     priority: i64,
     #[diesel(sql_type = Nullable<Text>)]
     idempotency_key: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     unique_key: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    concurrency_key: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    concurrency_limit: Option<i64>,
     #[diesel(sql_type = Nullable<Binary>)]
     session_id: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -218,6 +73,8 @@ pub(crate) struct RunRow {
     cancel_requested_at: Option<i64>,
     #[diesel(sql_type = Nullable<Text>)]
     cancel_mode: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    cancel_cause: Option<String>,
     #[diesel(sql_type = Nullable<BigInt>)]
     cancel_deadline: Option<i64>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -232,8 +89,22 @@ pub(crate) struct RunRow {
     worktree_base: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     worktree_persistence: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    retry_of: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Text>)]
+    tags: Option<String>,
+    #[diesel(embed)]
+    facts: FactsRow,
+    #[diesel(sql_type = BigInt)]
+    input_tokens: i64,
+    #[diesel(sql_type = BigInt)]
+    output_tokens: i64,
+    #[diesel(sql_type = BigInt)]
+    cost: i64,
     #[diesel(sql_type = BigInt)]
     available_at: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    deadline_at: Option<i64>,
     #[diesel(sql_type = BigInt)]
     created_at: i64,
     #[diesel(sql_type = BigInt)]
@@ -242,6 +113,29 @@ pub(crate) struct RunRow {
     started_at: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
     ended_at: Option<i64>,
+}
+
+/// What is known of a run's work; nothing when there is no row.
+#[derive(Debug, QueryableByName)]
+pub(crate) struct FactsRow {
+    #[diesel(sql_type = Nullable<Text>)]
+    agent: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    model: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    session_name: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    git_repository: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    first_commit: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    last_commit: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    diff_files: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    diff_added: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    diff_removed: Option<i64>,
 }
 
 /// The wide texts of a run.
@@ -255,6 +149,8 @@ pub(crate) struct PayloadRow {
     error: Option<String>,
     #[diesel(sql_type = Text)]
     metadata: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    file_changes: Option<String>,
 }
 
 /// A run, whole.
@@ -381,35 +277,14 @@ pub(crate) struct CleanupRow {
 }
 
 impl RunRow {
-    pub(crate) fn decode(self) -> Result<RunSummary, RepositoryError> {
+    pub(crate) fn decode(mut self) -> Result<RunSummary, RepositoryError> {
         let id = run_id(&self.id)?;
-        let owner = match (self.owner_id, self.owner_host, self.owner_process) {
-            (Some(id), Some(host), Some(process)) => Some(owner(&id, host, process)?),
-            (_, _, _) => None,
-        };
-        let cancel = match (self.cancel_requested_at, self.cancel_mode) {
-            (Some(at), Some(mode)) => Some(CancelIntent::new(
-                cancel_mode(&mode)?,
-                instant("cancel instant", at)?,
-                self.cancel_deadline
-                    .map(|at| instant("cancel deadline", at))
-                    .transpose()?,
-                text("cancel reason", self.cancel_reason)?,
-                text("canceller", self.cancelled_by)?,
-            )),
-            (_, _) => None,
-        };
-        let worktree = match (
-            self.worktree_name,
-            self.worktree_branch,
-            self.worktree_base,
-            self.worktree_persistence,
-        ) {
-            (Some(name), Some(branch), Some(base), Some(kept)) => {
-                Some(wanted(&name, &branch, &base, &kept)?)
-            }
-            (_, _, _, _) => None,
-        };
+        let owner = self.owner()?;
+        let cancel = self.cancel()?;
+        let worktree = self.worktree()?;
+        let concurrency = self.concurrency()?;
+        let optional_instant =
+            |what: &str, at: Option<i64>| at.map(|at| instant(what, at)).transpose();
         Ok(RunSummary {
             id,
             workflow: parse("workflow name", self.workflow.parse())?,
@@ -418,9 +293,11 @@ impl RunRow {
                 .end_reason
                 .map(|word| parse("end reason", EndReason::from_stored(&word)))
                 .transpose()?,
+            queue: parse("queue name", self.queue.try_into())?,
             priority: Priority::new(parse("priority", i16::try_from(self.priority))?),
             idempotency_key: text("idempotency key", self.idempotency_key)?,
             unique_key: text("unique key", self.unique_key)?,
+            concurrency,
             session_id: self
                 .session_id
                 .map(|bytes| session_id(&bytes))
@@ -433,24 +310,109 @@ impl RunRow {
             )?,
             token: Token::new(count("token", self.token)?),
             owner,
-            lease_expires_at: self
-                .lease_expires_at
-                .map(|at| instant("lease expiry", at))
-                .transpose()?,
+            lease_expires_at: optional_instant("lease expiry", self.lease_expires_at)?,
             cancel,
             worktree,
+            retry_of: self.retry_of.map(|bytes| run_id(&bytes)).transpose()?,
+            tags: self
+                .tags
+                .map(|tags| tag_set(&tags))
+                .transpose()?
+                .unwrap_or_default(),
+            facts: self.facts.decode()?,
+            usage: Usage {
+                input_tokens: amount("number of input tokens", self.input_tokens)?,
+                output_tokens: amount("number of output tokens", self.output_tokens)?,
+                cost: Cost::from_micros(amount("cost", self.cost)?),
+            },
             available_at: instant("start instant", self.available_at)?,
+            deadline: optional_instant("deadline", self.deadline_at)?,
             created_at: instant("creation instant", self.created_at)?,
             updated_at: instant("update instant", self.updated_at)?,
-            started_at: self
-                .started_at
-                .map(|at| instant("start instant", at))
-                .transpose()?,
-            ended_at: self
-                .ended_at
-                .map(|at| instant("end instant", at))
-                .transpose()?,
+            started_at: optional_instant("start instant", self.started_at)?,
+            ended_at: optional_instant("end instant", self.ended_at)?,
         })
+    }
+
+    fn owner(&mut self) -> Result<Option<Owner>, RepositoryError> {
+        let parts = (
+            self.owner_id.take(),
+            self.owner_host.take(),
+            self.owner_process.take(),
+        );
+        match parts {
+            (Some(id), Some(host), Some(process)) => owner(&id, host, process).map(Some),
+            (_, _, _) => Ok(None),
+        }
+    }
+
+    fn cancel(&mut self) -> Result<Option<CancelIntent>, RepositoryError> {
+        let (Some(at), Some(mode)) = (self.cancel_requested_at, &self.cancel_mode) else {
+            return Ok(None);
+        };
+        let cause = self.cancel_cause.as_deref();
+        let cause = cause.map(cancel_cause).transpose()?.unwrap_or_default();
+        let requested_at = instant("cancel instant", at)?;
+        let mut intent = CancelIntent::new(cancel_mode(mode)?, cause, requested_at);
+        let deadline = self.cancel_deadline;
+        intent.deadline = deadline
+            .map(|at| instant("cancel deadline", at))
+            .transpose()?;
+        intent.reason = text("cancel reason", self.cancel_reason.take())?;
+        intent.by = text("canceller", self.cancelled_by.take())?;
+        Ok(Some(intent))
+    }
+
+    fn worktree(&self) -> Result<Option<WantedWorktree>, RepositoryError> {
+        let parts = (
+            &self.worktree_name,
+            &self.worktree_branch,
+            &self.worktree_base,
+            &self.worktree_persistence,
+        );
+        match parts {
+            (Some(name), Some(branch), Some(base), Some(kept)) => {
+                wanted(name, branch, base, kept).map(Some)
+            }
+            (_, _, _, _) => Ok(None),
+        }
+    }
+
+    fn concurrency(&mut self) -> Result<Option<Concurrency>, RepositoryError> {
+        let (Some(key), Some(limit)) = (self.concurrency_key.take(), self.concurrency_limit) else {
+            return Ok(None);
+        };
+        let limit = count("concurrency limit", limit)?;
+        Ok(Some(Concurrency {
+            key: parse("concurrency key", key.try_into())?,
+            limit: parse("concurrency limit", NonZeroU32::try_from(limit))?,
+        }))
+    }
+}
+
+impl FactsRow {
+    fn decode(self) -> Result<RunFacts, RepositoryError> {
+        let commit = |what: &str, commit: Option<String>| {
+            let commit = commit.map(|commit| parse(what, commit.parse()));
+            commit.transpose()
+        };
+        let mut facts = RunFacts::default();
+        facts.agent = text("kind of agent", self.agent)?;
+        facts.model = text("model", self.model)?;
+        facts.session_name = text("session name", self.session_name)?;
+        facts.git_repository = text("name of a git repository", self.git_repository)?;
+        facts.first_commit = commit("first commit", self.first_commit)?;
+        facts.last_commit = commit("last commit", self.last_commit)?;
+        if let (Some(files), Some(added), Some(removed)) =
+            (self.diff_files, self.diff_added, self.diff_removed)
+        {
+            facts.diff = Some(DiffStatistics {
+                files: count("number of files", files)?,
+                added: count("number of added lines", added)?,
+                removed: count("number of removed lines", removed)?,
+            });
+        }
+        Ok(facts)
     }
 }
 
@@ -476,6 +438,11 @@ impl WholeRunRow {
                 .transpose()?,
             error: text("error text", payload.error)?,
             metadata,
+            file_changes: payload
+                .file_changes
+                .map(|text| parse("changes of files", file_changes(&text)))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
@@ -588,6 +555,11 @@ pub(crate) fn count(what: &str, number: i64) -> Result<u32, RepositoryError> {
     parse(what, u32::try_from(number))
 }
 
+/// Reads a stored number that is never negative.
+pub(crate) fn amount(what: &str, number: i64) -> Result<u64, RepositoryError> {
+    parse(what, u64::try_from(number))
+}
+
 /// The word that is stored for a worktree that outlives its run, or does not.
 pub(crate) const fn persistence_word(persistence: Persistence) -> &'static str {
     match persistence {
@@ -616,6 +588,28 @@ fn cancel_mode(word: &str) -> Result<CancelMode, RepositoryError> {
                 "the stored cancel mode is neither graceful nor forced but {word:?}"
             ))
         })
+}
+
+fn cancel_cause(word: &str) -> Result<CancelCause, RepositoryError> {
+    [CancelCause::Request, CancelCause::Deadline]
+        .into_iter()
+        .find(|known| known.as_str() == word)
+        .ok_or_else(|| {
+            corrupt(format!(
+                "the stored cancel cause is neither request nor deadline but {word:?}"
+            ))
+        })
+}
+
+fn tag_set(tags: &str) -> Result<BTreeSet<Tag>, RepositoryError> {
+    let tags: Vec<String> = parse("array of tags", serde_json::from_str(tags))?;
+    tags.into_iter()
+        .map(|tag| parse("tag", tag.try_into()))
+        .collect()
+}
+
+fn file_changes(changes: &str) -> Result<Vec<FileChange>, serde_json::Error> {
+    serde_json::from_str(changes)
 }
 
 fn wanted(
@@ -662,7 +656,8 @@ fn json(what: &str, text: &str) -> Result<Value, RepositoryError> {
     parse(what, serde_json::from_str(text))
 }
 
-fn parse<T, E: std::error::Error + Send + Sync + 'static>(
+/// Tells that what is stored cannot be read back.
+pub(crate) fn parse<T, E: std::error::Error + Send + Sync + 'static>(
     what: &str,
     result: Result<T, E>,
 ) -> Result<T, RepositoryError> {

@@ -80,15 +80,9 @@ impl CleanUpWorktrees for PostgresRepository {
                 .ints(
                     proven_dead
                         .iter()
-                        .map(|dead| i64::from(dead.worktree.planned_by.get()))
-                        .collect(),
+                        .map(|dead| i64::from(dead.worktree.planned_by.get())),
                 )
-                .ints(
-                    proven_dead
-                        .iter()
-                        .map(|dead| i64::from(dead.token.get()))
-                        .collect(),
-                )
+                .ints(proven_dead.iter().map(|dead| i64::from(dead.token.get())))
         };
         self.change("free clean-ups", statement).await?;
         Ok(())

@@ -20,6 +20,7 @@ const OLDEST_SERVER: u32 = 15;
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every connection of a repository has in common.
+#[derive(Clone)]
 pub(super) struct Connector {
     config: Config,
     target: String,
@@ -56,6 +57,25 @@ impl Connector {
     /// Names the server and the database for people, without the password.
     pub(super) fn target(&self) -> &str {
         &self.target
+    }
+
+    /// Connects for listening: the driver's own two halves, set up as every other connection.
+    pub(super) async fn listen(
+        &self,
+    ) -> Result<(tokio_postgres::Client, Connection<Socket, NoTlsStream>), RepositoryError> {
+        let connecting = tokio::time::timeout(self.connect_timeout, self.config.connect(NoTls));
+        match connecting.await {
+            Ok(connected) => connected.map_err(|error| self.refused(error)),
+            Err(_) => Err(RepositoryError::new(
+                ErrorKind::Unavailable,
+                format!("{} did not answer", self.target),
+            )),
+        }
+    }
+
+    /// The statements that set a connection up.
+    pub(super) fn settings(&self) -> &str {
+        &self.settings
     }
 
     /// How long connecting may take.

@@ -1,95 +1,323 @@
 //! Makes runs: the insert decides, and only the loser looks why.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Binary};
+use runtree_repository::id::RunId;
 use runtree_repository::{
-    ConflictOver, CreateRun, CreateRuns, Created, ErrorKind, RepositoryError,
+    CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, ErrorKind, Fingerprint, Limit,
+    RepositoryError, RetryRun, Run, RunSummary, Tag, WantedWorktree, Write,
 };
 use serde_json::Value;
 
-use super::statement::Bound;
-use super::{PostgresRepository, sql};
-use crate::row::{ExistingRunRow, WholeRunRow, persistence_word};
+use super::{PostgresRepository, canonical, sql};
+use crate::row::{ExistingRunRow, RunRow, WholeRunRow, parse, persistence_word};
 
 /// How often a create starts again because what stood in its way was gone when it looked.
 const MAX_TRIES: u32 = 10;
 
+/// A run as the insert answers it; the caller has the rest.
+#[derive(QueryableByName)]
+struct CreatedRow {
+    #[diesel(embed)]
+    run: RunRow,
+    #[diesel(sql_type = Binary)]
+    fingerprint: Vec<u8>,
+}
+
+/// What stands in the way of one of several creates.
+#[derive(QueryableByName)]
+struct InTheWayRow {
+    #[diesel(embed)]
+    existing: ExistingRunRow,
+    #[diesel(sql_type = BigInt)]
+    place: i64,
+}
+
+/// A request whose values are allowed, with those that are stored as text already written.
+struct Checked<'r> {
+    request: &'r CreateRun,
+    run: CheckedRun,
+    metadata: String,
+    tags: Option<String>,
+}
+
+impl<'r> Checked<'r> {
+    fn new(request: &'r CreateRun) -> Result<Self, RepositoryError> {
+        let run = request.run.check()?;
+        let metadata = canonical(&Value::Object(run.metadata.clone()));
+        let tags = run.tags.iter().map(Tag::as_str).map(Value::from).collect();
+        let tags = (!run.tags.is_empty()).then(|| Value::Array(tags).to_string());
+        Ok(Self {
+            request,
+            run,
+            metadata,
+            tags,
+        })
+    }
+
+    fn worktree<'s>(&'s self, part: impl FnOnce(&'s WantedWorktree) -> &'s str) -> Option<&'s str> {
+        self.request.worktree.as_ref().map(part)
+    }
+
+    /// The run as it was made, whole.
+    fn made(&self, mut summary: RunSummary) -> Run {
+        summary.tags.clone_from(&self.run.tags);
+        summary.facts.clone_from(&self.run.facts);
+        Run {
+            summary,
+            input: self.run.input.clone(),
+            result: None,
+            error: None,
+            metadata: self.run.metadata.clone(),
+            file_changes: Vec::new(),
+        }
+    }
+}
+
 #[async_trait]
 impl CreateRuns for PostgresRepository {
     async fn create(&self, request: &CreateRun) -> Result<Created, RepositoryError> {
-        let run = &request.run.check()?;
+        let checked = [Checked::new(request)?];
+        self.make(&checked)
+            .await?
+            .pop()
+            .ok_or_else(|| super::no_row("the answer to a create"))
+    }
+
+    async fn create_many(&self, requests: &[CreateRun]) -> Result<Vec<Created>, RepositoryError> {
+        Limit::check_batch("runs", requests.len())?;
+        let checked = requests
+            .iter()
+            .map(Checked::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        self.make(&checked).await
+    }
+
+    async fn retry(&self, request: &RetryRun) -> Result<Write<Created>, RepositoryError> {
+        let of = request.of.as_bytes();
         let id = request.id.as_bytes();
+        let id_text = &request.id.to_string();
         let wanted = request.worktree.as_ref();
-        let metadata = &Value::Object(run.metadata.clone()).to_string();
-        let idempotency_key = run.idempotency_key.as_ref().map(AsRef::as_ref);
-        let unique_key = run.unique_key.as_ref().map(AsRef::as_ref);
-        let insert = || {
-            self.statement(sql::CREATE)
+        let retry = || {
+            self.statement(sql::RETRY)
+                .id(of)
                 .id(id)
-                .text(run.workflow.as_str())
-                .small(run.priority.get())
-                .text_or_null(idempotency_key)
-                .text_or_null(unique_key)
-                .id_or_null(
-                    run.session_id
-                        .as_ref()
-                        .map(|session| session.as_uuid().as_bytes()),
-                )
-                .text_or_null(run.user.as_ref().map(AsRef::as_ref))
-                .bytes(run.fingerprint.as_bytes())
-                .int(run.max_attempts.get())
+                .text(id_text)
                 .text_or_null(wanted.map(|wanted| wanted.name.as_str()))
                 .text_or_null(wanted.map(|wanted| wanted.branch.as_str()))
                 .text_or_null(wanted.map(|wanted| wanted.base.as_str()))
                 .text_or_null(wanted.map(|wanted| persistence_word(wanted.persistence)))
-                .bound_or_null(run.available_at.map(Bound::At))
-                .text_or_null(run.input.as_ref().map(AsRef::as_ref))
-                .text(metadata)
-        };
-        let look = || {
-            self.statement(sql::EXISTING)
-                .id(id)
-                .text_or_null(idempotency_key)
-                .text_or_null(unique_key)
+                .instant_or_null(request.available_at)
+                .instant_or_null(request.deadline)
         };
         for _ in 0..MAX_TRIES {
-            if let Some(new) = self
-                .write::<WholeRunRow>("create a run", insert)
-                .await?
-                .pop()
-            {
-                return Ok(Created::New(new.decode()?));
+            if let Some(row) = self.write::<WholeRunRow>("retry a run", retry).await?.pop() {
+                return Ok(Write::Applied(Created::New(row.decode()?)));
             }
-            let Some(row) = self
-                .read::<ExistingRunRow>("find the run of a request", look)
-                .await?
-                .pop()
-            else {
-                // The run that held the unique key has ended since, or its create was undone.
-                continue;
+            let Some(ended) = self.run(request.of).await? else {
+                return Ok(Write::NotFound);
             };
-            let (existing, fingerprint) = row.decode()?;
-            let over = if run.idempotency_key.is_some()
-                && existing.idempotency_key == run.idempotency_key
-            {
-                ConflictOver::IdempotencyKey
-            } else if existing.id == request.id {
-                ConflictOver::Id
-            } else {
-                ConflictOver::UniqueKey
-            };
-            let is_same = fingerprint == run.fingerprint && over != ConflictOver::UniqueKey;
-            return Ok(if is_same {
-                Created::Existing(existing)
-            } else {
-                Created::Conflict { over, existing }
-            });
+            if !ended.has_ended() || !ended.status.is_known() {
+                return Ok(Write::Stale {
+                    current: Box::new(ended.summary),
+                });
+            }
+            if let Some(answer) = self.in_the_way_of_retry(request, &ended).await? {
+                return Ok(answer);
+            }
+            // The run that held the unique key has ended since.
         }
-        Err(RepositoryError::new(
-            ErrorKind::Busy,
-            format!(
-                "failed to create the run {}: others took and gave back its keys {MAX_TRIES} times",
-                request.id
-            ),
-        ))
+        Err(contended(request.id))
     }
+}
+
+impl PostgresRepository {
+    async fn make(&self, requests: &[Checked<'_>]) -> Result<Vec<Created>, RepositoryError> {
+        let mut answers: Vec<Option<Created>> = Vec::new();
+        answers.resize_with(requests.len(), || None);
+        for _ in 0..MAX_TRIES {
+            let left: Vec<usize> = (0..requests.len())
+                .filter(|at| answers.get(*at).is_some_and(Option::is_none))
+                .collect();
+            if left.is_empty() {
+                break;
+            }
+            let asked: Vec<&Checked<'_>> = left.iter().filter_map(|at| requests.get(*at)).collect();
+            let mut new = self.insert(&asked).await?;
+            let mut lost: Vec<(usize, &Checked<'_>)> = Vec::new();
+            for (at, checked) in left.into_iter().zip(asked) {
+                let made = new.remove(&(checked.request.id, *checked.run.fingerprint.as_bytes()));
+                match (made, answers.get_mut(at)) {
+                    (Some(row), Some(answer)) => *answer = Some(Created::New(checked.made(row))),
+                    (_, _) => lost.push((at, checked)),
+                }
+            }
+            for (at, answer) in self.in_the_way(&lost).await? {
+                if let Some(place) = answers.get_mut(at) {
+                    *place = Some(answer);
+                }
+            }
+            // Where nothing stands in the way, the run that held the unique key has ended since, or its create was undone.
+        }
+        answers
+            .into_iter()
+            .zip(requests)
+            .map(|(answer, checked)| answer.ok_or_else(|| contended(checked.request.id)))
+            .collect()
+    }
+
+    /// Inserts the runs that nothing stands in the way of, and answers them.
+    async fn insert(
+        &self,
+        requests: &[&Checked<'_>],
+    ) -> Result<BTreeMap<(RunId, [u8; 32]), RunSummary>, RepositoryError> {
+        // Of requests that are the same, one can be new.
+        let mut asked: Vec<&&Checked<'_>> = Vec::with_capacity(requests.len());
+        let mut seen = std::collections::BTreeSet::new();
+        for checked in requests {
+            if seen.insert((checked.request.id, *checked.run.fingerprint.as_bytes())) {
+                asked.push(checked);
+            }
+        }
+        let runs = || asked.iter().map(|checked| &checked.run);
+        let insert = || {
+            self.statement(sql::CREATE)
+                .ids(asked.iter().map(|checked| *checked.request.id.as_bytes()))
+                .texts(runs().map(|run| run.workflow.as_str()))
+                .texts(runs().map(|run| run.queue.as_str()))
+                .ints(runs().map(|run| i64::from(run.priority.get())))
+                .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
+                .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
+                .texts_or_nulls(runs().map(|run| Some(run.concurrency.as_ref()?.key.as_str())))
+                .ints_or_nulls(
+                    runs().map(|run| Some(i64::from(run.concurrency.as_ref()?.limit.get()))),
+                )
+                .ids_or_nulls(runs().map(|run| Some(*run.session_id?.as_uuid().as_bytes())))
+                .texts_or_nulls(runs().map(|run| run.user.as_ref().map(AsRef::as_ref)))
+                .bytes(runs().map(|run| run.fingerprint.as_bytes().as_slice()))
+                .ints(runs().map(|run| i64::from(run.max_attempts.get())))
+                .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.name.as_str())))
+                .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.branch.as_str())))
+                .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.base.as_str())))
+                .texts_or_nulls(
+                    asked
+                        .iter()
+                        .map(|one| one.worktree(|w| persistence_word(w.persistence))),
+                )
+                .instants_or_nulls(runs().map(|run| run.available_at))
+                .instants_or_nulls(runs().map(|run| run.deadline))
+                .texts_or_nulls(runs().map(|run| run.input.as_ref().map(AsRef::as_ref)))
+                .texts(asked.iter().map(|checked| checked.metadata.as_str()))
+                .texts_or_nulls(runs().map(|run| run.facts.agent.as_ref().map(AsRef::as_ref)))
+                .texts_or_nulls(runs().map(|run| run.facts.model.as_ref().map(AsRef::as_ref)))
+                .texts_or_nulls(
+                    runs().map(|run| run.facts.session_name.as_ref().map(AsRef::as_ref)),
+                )
+                .texts_or_nulls(
+                    runs().map(|run| run.facts.git_repository.as_ref().map(AsRef::as_ref)),
+                )
+                .texts_or_nulls(asked.iter().map(|checked| checked.tags.as_deref()))
+        };
+        if asked.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let rows: Vec<CreatedRow> = self.write("create runs", insert).await?;
+        rows.into_iter()
+            .map(|row| {
+                let run = row.run.decode()?;
+                let fingerprint = parse("fingerprint", row.fingerprint.as_slice().try_into())?;
+                Ok(((run.id, fingerprint), run))
+            })
+            .collect()
+    }
+
+    /// Answers the requests that something stands in the way of; `requests` are told apart by their numbers.
+    async fn in_the_way(
+        &self,
+        requests: &[(usize, &Checked<'_>)],
+    ) -> Result<Vec<(usize, Created)>, RepositoryError> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let runs = || requests.iter().map(|(_, checked)| &checked.run);
+        let look = || {
+            self.statement(sql::EXISTING)
+                .ids(
+                    requests
+                        .iter()
+                        .map(|(_, checked)| *checked.request.id.as_bytes()),
+                )
+                .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
+                .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
+        };
+        let rows: Vec<InTheWayRow> = self.read("find the runs of requests", look).await?;
+        let mut answers = Vec::with_capacity(rows.len());
+        for row in rows {
+            let place = usize::try_from(row.place).ok();
+            let asked = place.and_then(|place| requests.get(place.checked_sub(1)?));
+            let (at, checked) = asked.ok_or_else(|| super::no_row("the place of a request"))?;
+            let (existing, stored) = row.existing.decode()?;
+            answers.push((*at, answered(checked, existing, stored)));
+        }
+        Ok(answers)
+    }
+
+    async fn in_the_way_of_retry(
+        &self,
+        request: &RetryRun,
+        ended: &Run,
+    ) -> Result<Option<Write<Created>>, RepositoryError> {
+        let unique_key = ended.unique_key.as_ref().map(AsRef::as_ref);
+        let look = || {
+            self.statement(sql::EXISTING)
+                .ids([*request.id.as_bytes()])
+                .texts_or_nulls([None])
+                .texts_or_nulls([unique_key])
+        };
+        let rows: Vec<InTheWayRow> = self.read("find the run of a retry", look).await?;
+        let Some(row) = rows.into_iter().next() else {
+            return Ok(None);
+        };
+        let (existing, _) = row.existing.decode()?;
+        let over = if existing.id == request.id {
+            ConflictOver::Id
+        } else {
+            ConflictOver::UniqueKey
+        };
+        let is_same = over == ConflictOver::Id && existing.retry_of == Some(request.of);
+        Ok(Some(if is_same {
+            Write::Already(Created::Existing(existing))
+        } else {
+            Write::Applied(Created::Conflict { over, existing })
+        }))
+    }
+}
+
+/// What the run that stands in the way means to a request.
+fn answered(checked: &Checked<'_>, existing: Run, stored: Fingerprint) -> Created {
+    let run = &checked.run;
+    let over = if run.idempotency_key.is_some() && existing.idempotency_key == run.idempotency_key {
+        ConflictOver::IdempotencyKey
+    } else if existing.id == checked.request.id {
+        ConflictOver::Id
+    } else {
+        ConflictOver::UniqueKey
+    };
+    if stored == run.fingerprint && over != ConflictOver::UniqueKey {
+        Created::Existing(existing)
+    } else {
+        Created::Conflict { over, existing }
+    }
+}
+
+fn contended(id: RunId) -> RepositoryError {
+    RepositoryError::new(
+        ErrorKind::Busy,
+        format!(
+            "failed to create the run {id}: others took and gave back its keys {MAX_TRIES} times"
+        ),
+    )
 }

@@ -1,33 +1,45 @@
 //! A run repository on PostgreSQL, for many machines.
 
+mod annotate;
+mod claim;
 mod cleanup;
 mod connect;
 mod create;
 mod error;
+mod list;
 mod own;
+#[cfg(test)]
+mod plans;
 mod read;
 mod rescue;
 mod schema;
 mod sql;
 mod statement;
 mod stop;
+mod store;
+mod watch;
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::managed::{Object, Pool, PoolError};
+use deadpool::managed::Pool;
 use diesel::QueryableByName;
 use diesel::pg::Pg;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use runtree_repository::id::RunId;
+use runtree_repository::id::{IdGenerator, RunId};
 use runtree_repository::{
     Capabilities, Durability, ErrorKind, Limit, Namespace, RepositoryError, RunRepository, Sharing,
 };
 
+use serde_json::Value;
+
 use self::connect::Connector;
 use self::statement::Statement;
+use self::store::{Done, Store};
+pub use self::watch::Notifications;
+use self::watch::Watch;
+use crate::migrate::Migration;
 
 /// How often a write that PostgreSQL undid because of others is done again.
 const MAX_TRIES: u32 = 5;
@@ -37,8 +49,12 @@ const MAX_TRIES: u32 = 5;
 /// Clones share one pool of connections. A connection that breaks is replaced; the call that it broke under answers
 /// [`Unavailable`](ErrorKind::Unavailable), unless it only read, in which case it is done again.
 ///
-/// Every write is one statement, so there is no transaction that a dropped future could leave open: a call that is dropped has
-/// happened wholly, or will, or not at all. Leases and every instant are stamped with the server's clock.
+/// Almost every write is one statement; the few that need a lock first are a transaction on a connection that is closed when the call
+/// is dropped. So a call that is dropped has happened wholly, or will, or not at all. Leases and every instant are stamped with the
+/// server's clock.
+///
+/// Changes are told to other processes by `NOTIFY`, after the write and not with it, at most every fifty milliseconds; they are heard
+/// by one more connection, which is made when somebody waits for a change first. See [`notifications`](Self::notifications).
 ///
 /// # Limits
 ///
@@ -61,14 +77,6 @@ pub struct PostgresRepository {
     store: Arc<Store>,
 }
 
-struct Store {
-    pool: Pool<Connector>,
-    busy_timeout: Duration,
-    answer_timeout: Duration,
-    /// Why nothing may be written.
-    read_only: Option<String>,
-}
-
 /// How to reach a [`PostgresRepository`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
@@ -80,6 +88,7 @@ pub struct PostgresBuilder {
     connect_timeout: Duration,
     busy_timeout: Duration,
     answer_timeout: Duration,
+    migrates: bool,
 }
 
 impl PostgresBuilder {
@@ -119,6 +128,13 @@ impl PostgresBuilder {
         self
     }
 
+    /// Changes no schema: connecting refuses a database that lacks steps of [`PostgresRepository::migrations`], for people who apply
+    /// them with their own tools.
+    pub fn without_migrating(mut self) -> Self {
+        self.migrates = false;
+        self
+    }
+
     /// Connects, and brings the schema up to date.
     ///
     /// # Errors
@@ -139,13 +155,18 @@ impl PostgresBuilder {
             connect_timeout,
             busy_timeout,
             answer_timeout,
+            migrates,
         } = self;
         let schema = schema.as_deref();
         if let Some(name) = schema {
             check_schema_name(name)?;
         }
         let connector = Connector::new(&url, schema, connect_timeout, busy_timeout)?;
-        let read_only = schema::prepare(&connector, schema).await?;
+        let read_only = schema::prepare(&connector, schema, migrates).await?;
+        let origin = IdGenerator::system().owner_id().map_err(|e| {
+            RepositoryError::new(ErrorKind::Internal, "failed to draw an id").with_source(e)
+        })?;
+        let watch = Watch::new(origin.to_string(), connector.clone());
         let max_size = usize::try_from(max_connections.get()).unwrap_or(usize::MAX);
         let pool = Pool::builder(connector)
             .max_size(max_size)
@@ -159,6 +180,7 @@ impl PostgresBuilder {
             busy_timeout,
             answer_timeout,
             read_only,
+            watch,
         };
         Ok(PostgresRepository {
             namespace,
@@ -197,7 +219,18 @@ impl PostgresRepository {
             connect_timeout: Duration::from_secs(10),
             busy_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
+            migrates: true,
         }
+    }
+
+    /// Returns the steps of the schema, oldest first, for people who apply them with their own tools.
+    pub fn migrations() -> &'static [Migration] {
+        schema::MIGRATIONS
+    }
+
+    /// Tells whether changes of other processes are heard of by notifications.
+    pub fn notifications(&self) -> Notifications {
+        self.store.watch.notifications()
     }
 
     /// Returns a handle on another namespace, over the same connections.
@@ -211,6 +244,11 @@ impl PostgresRepository {
 
     /// Begins a statement whose `$1` is the namespace.
     fn statement(&self, sql: &'static str) -> Statement<'_> {
+        self.begin_statement(sql.to_owned())
+    }
+
+    /// As [`statement`](Self::statement), for a text that was put together.
+    fn begin_statement(&self, sql: String) -> Statement<'_> {
         Statement::new(sql).text(self.namespace.as_str())
     }
 
@@ -231,7 +269,8 @@ impl PostgresRepository {
         }
     }
 
-    /// Writes and reads what the statement returns; what PostgreSQL itself undid is done again.
+    /// Writes and reads what the statement returns; what PostgreSQL itself undid is done again. Whoever watches is told when there is
+    /// anything.
     async fn write<'a, R>(
         &self,
         doing: &str,
@@ -240,14 +279,43 @@ impl PostgresRepository {
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
+        self.write_if(doing, statement, |rows| !rows.is_empty())
+            .await
+    }
+
+    /// As [`write`](Self::write), for a write that is no news.
+    async fn write_quietly<'a, R>(
+        &self,
+        doing: &str,
+        statement: impl Fn() -> Statement<'a> + Send + Sync,
+    ) -> Result<Vec<R>, RepositoryError>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
+        self.write_if(doing, statement, |_| false).await
+    }
+
+    async fn write_if<'a, R>(
+        &self,
+        doing: &str,
+        statement: impl Fn() -> Statement<'a> + Send + Sync,
+        is_news: impl FnOnce(&[R]) -> bool + Send,
+    ) -> Result<Vec<R>, RepositoryError>
+    where
+        R: QueryableByName<Pg> + Send + 'static,
+    {
         self.store.check_writable()?;
         let mut tries = 1;
-        loop {
+        let rows = loop {
             match self.store.rows(doing, &statement).await {
                 Err(error) if is_undone(&error) && tries < MAX_TRIES => tries += 1,
-                answer => return answer,
+                answer => break answer?,
             }
+        };
+        if is_news(&rows) {
+            self.wrote();
         }
+        Ok(rows)
     }
 
     /// Writes, and answers how many rows changed.
@@ -258,12 +326,21 @@ impl PostgresRepository {
     ) -> Result<usize, RepositoryError> {
         self.store.check_writable()?;
         let mut tries = 1;
-        loop {
+        let changed = loop {
             match self.store.changes(doing, &statement).await {
                 Err(error) if is_undone(&error) && tries < MAX_TRIES => tries += 1,
-                answer => return answer,
+                answer => break answer?,
             }
+        };
+        if changed > 0 {
+            self.wrote();
         }
+        Ok(changed)
+    }
+
+    /// Tells those who watch, here and elsewhere, that something was written.
+    fn wrote(&self) {
+        self.store.watch.wrote(&self.store);
     }
 }
 
@@ -279,122 +356,6 @@ impl fmt::Debug for PostgresRepository {
 impl RunRepository for PostgresRepository {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(Durability::Full, Sharing::Network)
-    }
-}
-
-impl Store {
-    fn check_writable(&self) -> Result<(), RepositoryError> {
-        match &self.read_only {
-            Some(why) => Err(RepositoryError::new(ErrorKind::ReadOnly, why.clone())),
-            None => Ok(()),
-        }
-    }
-
-    async fn rows<'a, R>(
-        &self,
-        doing: &str,
-        statement: &(impl Fn() -> Statement<'a> + Sync),
-    ) -> Result<Vec<R>, RepositoryError>
-    where
-        R: QueryableByName<Pg> + Send + 'static,
-    {
-        let mut connection = InFlight(Some(self.connection().await?));
-        let answer =
-            tokio::time::timeout(self.answer_timeout, statement().load(connection.get())).await;
-        self.answered(doing, connection, answer)
-    }
-
-    async fn changes<'a>(
-        &self,
-        doing: &str,
-        statement: &(impl Fn() -> Statement<'a> + Sync),
-    ) -> Result<usize, RepositoryError> {
-        let mut connection = InFlight(Some(self.connection().await?));
-        let answer =
-            tokio::time::timeout(self.answer_timeout, statement().execute(connection.get())).await;
-        self.answered(doing, connection, answer)
-    }
-
-    async fn connection(&self) -> Result<Object<Connector>, RepositoryError> {
-        let connector = self.pool.manager();
-        // For a place in the pool, and then perhaps for a new connection, whose own wait is shorter.
-        let wait = self
-            .busy_timeout
-            .saturating_add(connector.connect_timeout());
-        let busy = || {
-            let message = format!(
-                "no connection to {} became free within {wait:?}",
-                connector.target()
-            );
-            RepositoryError::new(ErrorKind::Busy, message)
-        };
-        match tokio::time::timeout(wait, self.pool.get()).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(PoolError::Backend(error))) => Err(error),
-            Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(busy()),
-            Ok(Err(
-                error @ (PoolError::Closed
-                | PoolError::NoRuntimeSpecified
-                | PoolError::PostCreateHook(_)),
-            )) => Err(RepositoryError::new(
-                ErrorKind::Internal,
-                "failed to take a connection from the pool",
-            )
-            .with_source(error)),
-        }
-    }
-
-    fn answered<T>(
-        &self,
-        doing: &str,
-        connection: InFlight,
-        answer: Result<diesel::QueryResult<T>, tokio::time::error::Elapsed>,
-    ) -> Result<T, RepositoryError> {
-        match answer {
-            Ok(Ok(answer)) => {
-                connection.give_back();
-                Ok(answer)
-            }
-            Ok(Err(error)) => {
-                let error = error::classified(error, doing);
-                if error.kind() != ErrorKind::Unavailable {
-                    connection.give_back();
-                }
-                Err(error)
-            }
-            Err(_) => {
-                let target = self.pool.manager().target();
-                let message = format!(
-                    "failed to {doing}: {target} did not answer within {:?}",
-                    self.answer_timeout
-                );
-                Err(RepositoryError::new(ErrorKind::Unavailable, message))
-            }
-        }
-    }
-}
-
-/// A connection with a statement under way: dropped before the answer, it is closed instead of given back, because whoever took it
-/// next would wait behind that statement.
-struct InFlight(Option<Object<Connector>>);
-
-impl InFlight {
-    fn get(&mut self) -> &mut AsyncPgConnection {
-        self.0
-            .as_mut()
-            .expect("because it is taken out only by those who consume this")
-    }
-
-    fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(Object::take(connection));
-        }
     }
 }
 
@@ -451,4 +412,12 @@ fn unsupported(what: &str, value: &impl fmt::Debug) -> RepositoryError {
         ErrorKind::Unsupported,
         format!("this backend does not know the {what} {value:?}"),
     )
+}
+
+/// Writes JSON with the members of objects in their order, whatever order the host's build of `serde_json` keeps them in: equal values
+/// have equal texts, which is how they are compared here.
+fn canonical(value: &Value) -> String {
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value.to_string()
 }

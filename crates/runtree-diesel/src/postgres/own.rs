@@ -3,75 +3,23 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Nullable, Text};
-use runtree_repository::id::DirectoryName;
-use runtree_repository::status::{Event, RunStatus};
+use runtree_repository::id::RunId;
+use runtree_repository::status::{Event, RunStatus, status_word};
 use runtree_repository::{
-    Claim, ClaimOf, Claimed, CleanUpWorktrees, ErrorKind, HostPath, LeaseRef, LeaseTime, Outcome,
-    OwnRuns, ProcessMark, Renewal, RepositoryError, Run, Token, WorkflowName, WorktreeKey,
-    WorktreeQuery, WorktreeRecord, WorktreeSite, WorktreeState, Write,
+    Claim, Claimed, CleanUpWorktrees, Ending, LeaseRef, LeaseTime, Limit, Outcome, OwnRuns,
+    ProcessMark, Renewal, RepositoryError, Run, RunSummary, WorktreeQuery, WorktreeRecord,
+    WorktreeState, Write,
 };
 
+use super::read::summaries;
 use super::statement::Statement;
-use super::{MAX_TRIES, PostgresRepository, micros, sql};
-use crate::row::{RunRow, WholeRunRow, WorktreeRow, count, instant};
-
-/// A claimed run, and its worktree where it wants one.
-#[derive(QueryableByName)]
-struct ClaimedRow {
-    #[diesel(embed)]
-    run: WholeRunRow,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    planned_by: Option<i64>,
-    #[diesel(sql_type = Nullable<Text>)]
-    root: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    path: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    state: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    salvage: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    reason: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    worktree_created_at: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    worktree_updated_at: Option<i64>,
-}
+use super::{MAX_TRIES, PostgresRepository, canonical, micros, sql};
+use crate::row::{RunRow, WholeRunRow, WorktreeRow};
 
 #[async_trait]
 impl OwnRuns for PostgresRepository {
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, RepositoryError> {
-        let site = claim.site.as_ref();
-        let prefix = site.map(path_prefix).transpose()?;
-        let owner = &claim.owner;
-        let owner_text = owner.id.to_string();
-        let (text, workflows, run) = match &claim.of {
-            ClaimOf::Any => (sql::CLAIM_ANY, None, None),
-            ClaimOf::Workflows(names) => (sql::CLAIM_WORKFLOWS, Some(names), None),
-            ClaimOf::Run(id) => (sql::CLAIM_RUN, None, Some(id.as_bytes())),
-            other => return Err(super::unsupported("claim", other)),
-        };
-        let statement = || {
-            self.statement(text)
-                .int(super::count(claim.limit))
-                .id(owner.id.as_bytes())
-                .text(owner.host.as_str())
-                .text(owner.process.as_str())
-                .int(micros(claim.lease_time.get()))
-                .text(&owner_text)
-                .text_or_null(site.map(|site| site.host.as_str()))
-                .text_or_null(site.map(|site| site.git_repository.as_str()))
-                .text_or_null(site.map(|site| site.root.as_str()))
-                .text_or_null(prefix.as_deref())
-                .texts_or_null(
-                    workflows.map(|names| names.iter().map(WorkflowName::as_str).collect()),
-                )
-                .id_or_null(run)
-        };
-        let rows: Vec<ClaimedRow> = self.write("claim runs", statement).await?;
-        rows.into_iter().map(|row| row.decode(site)).collect()
+        self.claimed(claim).await
     }
 
     async fn renew(
@@ -85,16 +33,14 @@ impl OwnRuns for PostgresRepository {
         let statement = || {
             self.statement(sql::RENEW)
                 .ids(leases.iter().map(|lease| *lease.run.as_bytes()))
-                .ints(
-                    leases
-                        .iter()
-                        .map(|lease| i64::from(lease.token.get()))
-                        .collect(),
-                )
+                .ints(leases.iter().map(|lease| i64::from(lease.token.get())))
                 .int(micros(lease_time.get()))
         };
         let mut renewed = BTreeMap::new();
-        for row in self.write::<RunRow>("renew leases", statement).await? {
+        for row in self
+            .write_quietly::<RunRow>("renew leases", statement)
+            .await?
+        {
             let run = row.decode()?;
             if let Some(expires_at) = run.lease_expires_at {
                 let lease = LeaseRef {
@@ -162,7 +108,7 @@ impl OwnRuns for PostgresRepository {
                 }
                 // Another event of the run came between; its number is taken.
                 Some(worktree) if worktree.state == WorktreeState::Adding => {}
-                Some(_) | None => return self.rejected(lease, "worktree_ready", run).await,
+                Some(_) | None => return self.rejected(lease, "worktree_ready", run.summary).await,
             }
         }
         Err(super::contended(lease.run))
@@ -173,7 +119,7 @@ impl OwnRuns for PostgresRepository {
         let result;
         let (event, text, payload, retry_after) = match outcome {
             Outcome::Completed { result: value } => {
-                result = value.as_ref().map(ToString::to_string);
+                result = value.as_ref().map(canonical);
                 (Event::Complete, sql::COMPLETE, result.as_deref(), None)
             }
             Outcome::Failed { error, retry_after } => {
@@ -205,6 +151,34 @@ impl OwnRuns for PostgresRepository {
         .await
     }
 
+    async fn end_many(
+        &self,
+        endings: &[Ending],
+    ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
+        Limit::check_batch("endings", endings.len())?;
+        let asked = endings
+            .iter()
+            .map(Asked::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = || {
+            self.statement(sql::END_MANY)
+                .ids(endings.iter().map(|ending| *ending.lease.run.as_bytes()))
+                .ints(
+                    endings
+                        .iter()
+                        .map(|ending| i64::from(ending.lease.token.get())),
+                )
+                .texts(asked.iter().map(|asked| asked.status))
+                .texts_or_nulls(asked.iter().map(|asked| asked.payload.as_deref()))
+                .ints_or_nulls(asked.iter().map(|asked| asked.retry_after))
+        };
+        let ended = summaries(self.write("end runs", statement).await?)?;
+        self.answers_of_endings(endings, ended).await
+    }
+
     async fn release(&self, lease: LeaseRef) -> Result<Write<Run>, RepositoryError> {
         let statement = || self.owned(sql::RELEASE, lease);
         if let Some(row) = self
@@ -218,7 +192,98 @@ impl OwnRuns for PostgresRepository {
     }
 }
 
+/// What an ending asks for, as it is stored.
+struct Asked {
+    event: Event,
+    status: &'static str,
+    payload: Option<String>,
+    retry_after: Option<i64>,
+}
+
+impl Asked {
+    fn new(ending: &Ending) -> Result<Self, RepositoryError> {
+        ending.outcome.check()?;
+        Ok(match &ending.outcome {
+            Outcome::Completed { result } => Self {
+                event: Event::Complete,
+                status: status_word!(Completed),
+                payload: result.as_ref().map(canonical),
+                retry_after: None,
+            },
+            Outcome::Failed { error, retry_after } => Self {
+                event: Event::Fail,
+                status: status_word!(Failed),
+                payload: Some(error.as_str().to_owned()),
+                retry_after: retry_after.map(micros),
+            },
+            Outcome::Killed => Self {
+                event: Event::AcknowledgeCancel,
+                status: status_word!(Killed),
+                payload: None,
+                retry_after: None,
+            },
+            other => return Err(super::unsupported("outcome", other)),
+        })
+    }
+}
+
 impl PostgresRepository {
+    /// Answers the endings of a batch, those that lost by a second look at their runs.
+    async fn answers_of_endings(
+        &self,
+        endings: &[Ending],
+        ended: Vec<RunSummary>,
+    ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
+        let mut ended: BTreeMap<RunId, RunSummary> =
+            ended.into_iter().map(|run| (run.id, run)).collect();
+        let mut answers = Vec::with_capacity(endings.len());
+        let mut lost = Vec::new();
+        for (at, ending) in endings.iter().enumerate() {
+            // Of several for one run, the first that could be accepted was.
+            let is_meant = |run: &&RunSummary| {
+                run.token == ending.lease.token && leads_to(run, &ending.outcome)
+            };
+            if ended.get(&ending.lease.run).filter(is_meant).is_some() {
+                answers.push(ended.remove(&ending.lease.run).map(Write::Applied));
+            } else {
+                lost.push(at);
+                answers.push(None);
+            }
+        }
+        if !lost.is_empty() {
+            let ids: Vec<RunId> = lost
+                .iter()
+                .filter_map(|at| Some(endings.get(*at)?.lease.run))
+                .collect();
+            let current: BTreeMap<RunId, RunSummary> = self
+                .runs(&ids)
+                .await?
+                .into_iter()
+                .map(|run| (run.id, run))
+                .collect();
+            for at in lost {
+                let (Some(ending), Some(place)) = (endings.get(at), answers.get_mut(at)) else {
+                    continue;
+                };
+                let (lease, outcome) = (ending.lease, &ending.outcome);
+                *place = Some(match current.get(&lease.run) {
+                    None => Write::NotFound,
+                    Some(run) if run.token == lease.token && is_ended_by(run, outcome) => {
+                        Write::Already(run.clone())
+                    }
+                    Some(run) => {
+                        let event = Asked::new(ending)?.event;
+                        self.rejected(lease, event.as_str(), run.clone()).await?
+                    }
+                });
+            }
+        }
+        answers
+            .into_iter()
+            .map(|answer| answer.ok_or_else(|| super::no_row("the answer to an ending")))
+            .collect()
+    }
+
     /// Begins a statement whose `$1` to `$3` are what an owner shows.
     fn owned(&self, text: &'static str, lease: LeaseRef) -> Statement<'_> {
         self.statement(text)
@@ -236,7 +301,7 @@ impl PostgresRepository {
         match self.run(lease.run).await? {
             None => Ok(Write::NotFound),
             Some(run) if is_already(&run) => Ok(Write::Already(run)),
-            Some(run) => self.rejected(lease, event, run).await,
+            Some(run) => self.rejected(lease, event, run.summary).await,
         }
     }
 
@@ -244,11 +309,11 @@ impl PostgresRepository {
         &self,
         lease: LeaseRef,
         event: &str,
-        run: Run,
+        run: RunSummary,
     ) -> Result<Write<T>, RepositoryError> {
         self.reject(lease, event).await?;
         Ok(Write::Stale {
-            current: Box::new(run.summary),
+            current: Box::new(run),
         })
     }
 
@@ -271,94 +336,25 @@ impl PostgresRepository {
     }
 }
 
-impl ClaimedRow {
-    fn decode(self, site: Option<&WorktreeSite>) -> Result<Claimed, RepositoryError> {
-        let run = self.run.decode()?;
-        let lease = LeaseRef {
-            run: run.id,
-            token: run.token,
-        };
-        let expires_at = run
-            .lease_expires_at
-            .ok_or_else(|| super::no_row("the lease of a claimed run"))?;
-        let parts = (
-            self.planned_by,
-            self.root,
-            self.path,
-            self.state,
-            self.worktree_created_at,
-            self.worktree_updated_at,
-        );
-        let worktree = match (site, run.worktree.clone(), parts) {
-            (
-                Some(site),
-                Some(wanted),
-                (
-                    Some(planned_by),
-                    Some(root),
-                    Some(path),
-                    Some(state),
-                    Some(created),
-                    Some(updated),
-                ),
-            ) => Some(WorktreeRecord {
-                key: WorktreeKey {
-                    run: run.id,
-                    planned_by: Token::new(count("planning token", planned_by)?),
-                },
-                site: WorktreeSite {
-                    root: root.try_into()?,
-                    ..site.clone()
-                },
-                path: path.try_into()?,
-                wanted,
-                state: WorktreeState::from_stored(&state)?,
-                held_by: run.token,
-                salvage: self.salvage.map(TryInto::try_into).transpose()?,
-                reason: self.reason.map(TryInto::try_into).transpose()?,
-                created_at: instant("creation instant", created)?,
-                updated_at: instant("update instant", updated)?,
-            }),
-            (_, _, _) => None,
-        };
-        Ok(Claimed::new(lease, expires_at, run, worktree))
-    }
-}
-
-/// What stands before the name in the path of every worktree of a site.
-fn path_prefix(site: &WorktreeSite) -> Result<String, RepositoryError> {
-    let root = site.root.as_str();
-    let prefix = if root.ends_with('/') {
-        root.to_owned()
-    } else {
-        format!("{root}/")
-    };
-    // The names are not known before the claim, which must not plan a path that cannot be read back.
-    let most = HostPath::MAX_BYTES - DirectoryName::MAX_BYTES;
-    if prefix.len() > most {
-        return Err(RepositoryError::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "the root of worktrees has {} bytes, which leaves no room for a name; at most {most} are allowed",
-                prefix.len()
-            ),
-        ));
-    }
-    Ok(prefix)
-}
-
 fn is_held_by(run: &Run, lease: LeaseRef) -> bool {
     run.status == RunStatus::Running && !run.has_ended() && run.token == lease.token
 }
 
-/// Tells whether the run stands where this outcome leads.
-fn is_ended_by(run: &Run, outcome: &Outcome) -> bool {
+/// Tells whether the run ended as this outcome ends it for good.
+fn is_ended_by(run: &RunSummary, outcome: &Outcome) -> bool {
+    let cause = run.cancel.as_ref().map(|cancel| cancel.cause);
+    let stopped = || cause.unwrap_or_default().end_reason().status();
     let status = match outcome {
-        Outcome::Completed { .. } => RunStatus::Completed,
-        Outcome::Failed { .. } if run.cancel.is_some() => RunStatus::Killed,
-        Outcome::Failed { .. } => RunStatus::Failed,
-        Outcome::Killed => RunStatus::Killed,
-        _ => return false,
+        Outcome::Completed { .. } => Some(RunStatus::Completed),
+        Outcome::Failed { .. } if cause.is_none() => Some(RunStatus::Failed),
+        Outcome::Failed { .. } | Outcome::Killed => stopped(),
+        _ => None,
     };
-    run.has_ended() && run.status == status
+    run.has_ended() && status == Some(run.status)
+}
+
+/// Tells whether this outcome led to what became of the run: it ended so, or it waits for another attempt.
+fn leads_to(run: &RunSummary, outcome: &Outcome) -> bool {
+    let waits = !run.has_ended() && matches!(outcome, Outcome::Failed { .. });
+    waits || is_ended_by(run, outcome)
 }

@@ -1,19 +1,19 @@
-//! Reads runs, pages of runs and their histories; nothing here writes.
+//! Reads single runs, their histories, and why they stand where they stand; nothing here writes.
 
 use async_trait::async_trait;
 use diesel::QueryableByName;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Nullable, Text};
 use runtree_repository::id::{IdEnding, Lookup, RunId};
-use runtree_repository::status::RunStatus;
-use runtree_repository::time::{TimeRange, Timestamp};
+use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    EventNumber, Limit, PageRequest, ReadRuns, RepositoryError, Run, RunEvent, RunFilter, RunOrder,
-    RunPage, RunSummary, WorkflowName,
+    EventNumber, Explanation, IdempotencyKey, Lease, LeaseRef, Limit, PageRequest, ReadRuns,
+    RepositoryError, Run, RunEvent, RunFilter, RunPage, RunStatistics, RunSummary, Surroundings,
 };
+use uuid::Uuid;
 
-use super::statement::{Bound, Statement};
+use super::statement::Statement;
 use super::{PostgresRepository, sql};
-use crate::row::{EventRow, RunRow, WholeRunRow, instant};
+use crate::row::{EventRow, RunRow, WholeRunRow, amount, instant, parse, run_id};
 
 /// The most candidates that an ambiguous ending is answered with.
 const MAX_CANDIDATES: u32 = 10;
@@ -25,6 +25,23 @@ const INDEXED_MASK: u128 = 0xf_ffff;
 struct NowRow {
     #[diesel(sql_type = BigInt)]
     now: i64,
+}
+
+/// A run and what stands around it.
+#[derive(QueryableByName)]
+struct ExplainedRow {
+    #[diesel(embed)]
+    run: RunRow,
+    #[diesel(sql_type = Nullable<Text>)]
+    child_process: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    heartbeat_at: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    now: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    holders: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    ahead: i64,
 }
 
 #[async_trait]
@@ -39,6 +56,15 @@ impl ReadRuns for PostgresRepository {
 
     async fn get(&self, id: RunId) -> Result<Option<Run>, RepositoryError> {
         self.run(id).await
+    }
+
+    async fn get_by_key(&self, key: &IdempotencyKey) -> Result<Option<Run>, RepositoryError> {
+        let get = || self.statement(sql::GET_BY_KEY).text(key.as_str());
+        self.read::<WholeRunRow>("read a run by its key", get)
+            .await?
+            .pop()
+            .map(WholeRunRow::decode)
+            .transpose()
     }
 
     async fn find(&self, ending: &IdEnding) -> Result<Lookup<RunSummary>, RepositoryError> {
@@ -62,54 +88,24 @@ impl ReadRuns for PostgresRepository {
         filter: &RunFilter,
         page: &PageRequest,
     ) -> Result<RunPage, RepositoryError> {
-        filter.check()?;
-        let position = page.position()?;
-        let (text, first) = match page.order {
-            RunOrder::NewestFirst => (sql::LIST_NEWEST_FIRST, (Bound::Latest, [0xff; 16])),
-            RunOrder::OldestFirst => (sql::LIST_OLDEST_FIRST, (Bound::Earliest, [0; 16])),
-            order => return Err(super::unsupported("order", &order)),
-        };
-        let (after_instant, after_id) = position.map_or(first, |position| {
-            (Bound::At(position.created_at), *position.id.as_bytes())
-        });
-        let (created_from, created_before) = bounds(filter.wanted_created().unwrap_or_default());
-        let started = filter.wanted_started().map(bounds);
-        let ended = filter.wanted_ended().map(bounds);
-        // One more than the page may have tells whether there is another.
-        let limit = i64::try_from(page.limit.get())
-            .unwrap_or(i64::MAX)
-            .saturating_add(1);
-        let list = || {
-            self.statement(text)
-                .texts_or_null(
-                    filter
-                        .wanted_statuses()
-                        .map(|set| set.iter().map(RunStatus::as_str).collect()),
-                )
-                .texts_or_null(
-                    filter
-                        .wanted_workflows()
-                        .map(|set| set.iter().map(WorkflowName::as_str).collect()),
-                )
-                .id_or_null(
-                    filter
-                        .wanted_session()
-                        .as_ref()
-                        .map(|session| session.as_uuid().as_bytes()),
-                )
-                .text_or_null(filter.wanted_user().map(AsRef::as_ref))
-                .instant(created_from)
-                .instant(created_before)
-                .bound_or_null(started.map(|(from, _)| from))
-                .bound_or_null(started.map(|(_, before)| before))
-                .bound_or_null(ended.map(|(from, _)| from))
-                .bound_or_null(ended.map(|(_, before)| before))
-                .instant(after_instant)
-                .id(&after_id)
-                .int(limit)
-        };
-        let runs = summaries(self.read("list runs", list).await?)?;
-        Ok(RunPage::of(runs, page))
+        self.page(filter, page).await
+    }
+
+    async fn count(&self, filter: &RunFilter) -> Result<u64, RepositoryError> {
+        self.counted(filter).await
+    }
+
+    async fn statistics(&self, filter: &RunFilter) -> Result<RunStatistics, RepositoryError> {
+        self.measured(filter).await
+    }
+
+    async fn explain(&self, id: RunId) -> Result<Option<Explanation>, RepositoryError> {
+        let explain = || self.statement(sql::EXPLAIN).id(id.as_bytes());
+        self.read::<ExplainedRow>("explain a run", explain)
+            .await?
+            .pop()
+            .map(ExplainedRow::decode)
+            .transpose()
     }
 
     async fn events(
@@ -139,16 +135,50 @@ impl PostgresRepository {
             .map(WholeRunRow::decode)
             .transpose()
     }
+
+    /// Reads summaries of runs, in no order.
+    pub(super) async fn runs(&self, ids: &[RunId]) -> Result<Vec<RunSummary>, RepositoryError> {
+        let get = || {
+            self.statement(sql::GET_MANY)
+                .ids(ids.iter().map(|id| *id.as_bytes()))
+        };
+        summaries(self.read("read runs", get).await?)
+    }
 }
 
-fn summaries(rows: Vec<RunRow>) -> Result<Vec<RunSummary>, RepositoryError> {
+impl ExplainedRow {
+    fn decode(self) -> Result<Explanation, RepositoryError> {
+        let run = self.run.decode()?;
+        let lease = LeaseRef {
+            run: run.id,
+            token: run.token,
+        };
+        let lease = match (&run.owner, self.heartbeat_at, run.lease_expires_at) {
+            (Some(owner), Some(heartbeat_at), Some(expires_at)) => Some(Lease::new(
+                lease,
+                owner.clone(),
+                self.child_process.map(TryInto::try_into).transpose()?,
+                instant("heartbeat instant", heartbeat_at)?,
+                expires_at,
+            )),
+            (_, _, _) => None,
+        };
+        let holders: Vec<String> = match self.holders {
+            Some(holders) => parse("holders of a key", serde_json::from_str(&holders))?,
+            None => Vec::new(),
+        };
+        let seen = Surroundings {
+            lease,
+            holders: holders
+                .iter()
+                .map(|id| run_id(parse("id of a run", id.parse::<Uuid>())?.as_bytes()))
+                .collect::<Result<_, _>>()?,
+            ahead: amount("number of runs ahead", self.ahead)?,
+        };
+        Ok(Explanation::new(run, instant("clock", self.now)?, &seen))
+    }
+}
+
+pub(super) fn summaries(rows: Vec<RunRow>) -> Result<Vec<RunSummary>, RepositoryError> {
     rows.into_iter().map(RunRow::decode).collect()
-}
-
-/// The bounds of a range; an open end is an infinite one.
-fn bounds(range: TimeRange) -> (Bound, Bound) {
-    (
-        range.start().map_or(Bound::Earliest, Bound::At),
-        range.end().map_or(Bound::Latest, Bound::At),
-    )
 }

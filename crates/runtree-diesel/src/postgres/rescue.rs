@@ -4,10 +4,12 @@ use async_trait::async_trait;
 use diesel::QueryableByName;
 use diesel::sql_types::BigInt;
 use runtree_repository::{
-    HostName, Lease, LeaseRef, RepositoryError, Rescue, RescueRuns, Rescued, Token,
+    HostName, Lease, LeaseRef, Overdue, RepositoryError, Rescue, RescueRuns, Rescued, RunSummary,
+    Token,
 };
 
-use super::{PostgresRepository, sql};
+use super::read::summaries;
+use super::{PostgresRepository, micros, sql};
 use crate::row::{LeaseRow, RunRow, count};
 
 #[derive(QueryableByName)]
@@ -34,11 +36,7 @@ impl RescueRuns for PostgresRepository {
         let statement = || {
             self.statement(sql::RESCUE)
                 .ids(dead.iter().map(|lease| *lease.run.as_bytes()))
-                .ints(
-                    dead.iter()
-                        .map(|lease| i64::from(lease.token.get()))
-                        .collect(),
-                )
+                .ints(dead.iter().map(|lease| i64::from(lease.token.get())))
                 .int(super::count(rescue.limit))
                 .ids(rescue.spare.iter().map(|run| *run.as_bytes()))
         };
@@ -53,5 +51,17 @@ impl RescueRuns for PostgresRepository {
                 Ok(Rescued::new(lease, run))
             })
             .collect()
+    }
+
+    async fn time_out(&self, overdue: &Overdue) -> Result<Vec<RunSummary>, RepositoryError> {
+        let statement = || {
+            self.statement(sql::TIME_OUT)
+                .int(super::count(overdue.limit))
+                .int(micros(overdue.grace))
+        };
+        summaries(
+            self.write("end runs whose deadline passed", statement)
+                .await?,
+        )
     }
 }

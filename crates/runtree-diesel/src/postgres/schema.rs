@@ -8,28 +8,43 @@ use runtree_repository::RepositoryError;
 use super::connect::Connector;
 use super::error::classified;
 use super::statement::Statement;
-use crate::migrate::{FIND_SCHEMA, Migration, Plan, SchemaInfo, plan};
+use crate::migrate::{FIND_SCHEMA, Migration, Plan, Records, SchemaInfo, plan, refuse_missing};
 
 /// The steps, oldest first.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "runs",
-    min_reader: 1,
-    min_writer: 1,
-    sql: include_str!("../../migrations/postgres/0001_runs.sql"),
-}];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "runs",
+        min_reader: 1,
+        min_writer: 1,
+        sql: include_str!("../../migrations/postgres/0001_runs.sql"),
+        down: include_str!("../../migrations/postgres/0001_runs.down.sql"),
+        records: &RECORDS,
+    },
+    Migration {
+        version: 2,
+        name: "complete",
+        min_reader: 2,
+        min_writer: 2,
+        sql: include_str!("../../migrations/postgres/0002_complete.sql"),
+        down: include_str!("../../migrations/postgres/0002_complete.down.sql"),
+        records: &RECORDS,
+    },
+];
+
+const RECORDS: Records = Records {
+    table: "CREATE TABLE IF NOT EXISTS runtree_schema_info (
+    version    bigint      PRIMARY KEY,
+    name       text        NOT NULL,
+    min_reader bigint      NOT NULL,
+    min_writer bigint      NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+)",
+    now: "clock_timestamp()",
+};
 
 /// The key of the lock that migrations take: the bytes of "runtree\0" as a number.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8247619739013440768)";
-
-const INFO_TABLE: &str = "
-    CREATE TABLE IF NOT EXISTS runtree_schema_info (
-        version    bigint      PRIMARY KEY,
-        name       text        NOT NULL,
-        min_reader bigint      NOT NULL,
-        min_writer bigint      NOT NULL,
-        applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
-    )";
 
 /// Not `to_regclass`, which may answer from what this session remembers: reading `pg_class` takes a lock on it, and with the lock
 /// comes the news of what other sessions made while this one waited for its turn.
@@ -50,6 +65,7 @@ struct HasInfo {
 pub(super) async fn prepare(
     connector: &Connector,
     schema: Option<&str>,
+    migrates: bool,
 ) -> Result<Option<String>, RepositoryError> {
     let mut connection = connector.connect().await?;
     // Without a lock first: most starts find everything in place, and may lack the right to change it.
@@ -59,6 +75,9 @@ pub(super) async fn prepare(
     match plan(MIGRATIONS, found, connector.target())? {
         Plan::ReadOnly(why) => return Ok(Some(why)),
         Plan::Migrate([]) => return Ok(None),
+        Plan::Migrate(missing) if !migrates => {
+            return refuse_missing(missing, connector.target()).map(|()| None);
+        }
         Plan::Migrate(_) => {}
     }
     loop {
@@ -109,21 +128,8 @@ async fn apply(
             .batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
             .await?;
     }
-    connection.batch_execute(INFO_TABLE).await?;
-    connection.batch_execute(step.sql).await?;
-    let Migration {
-        version,
-        name,
-        min_reader,
-        min_writer,
-        ..
-    } = step;
-    connection
-        .batch_execute(&format!(
-            "INSERT INTO runtree_schema_info (version, name, min_reader, min_writer)
-            VALUES ({version}, '{name}', {min_reader}, {min_writer}); COMMIT;"
-        ))
-        .await
+    let step = step.up();
+    connection.batch_execute(&format!("{step} COMMIT;")).await
 }
 
 #[cfg(test)]

@@ -1,87 +1,128 @@
 //! One SQL statement with its values in PostgreSQL's own types, which each connection prepares once and keeps.
 //!
 //! `diesel::sql_query` numbers and types values as it should but is prepared anew each time. This says of the same query that it
-//! may be kept: every text of this module is a constant.
+//! may be kept: there is a bounded number of texts.
 
 use diesel::QueryResult;
 use diesel::pg::Pg;
 use diesel::pg::data_types::PgTimestamp;
 use diesel::query_builder::{AstPass, BoxedSqlQuery, Query, QueryFragment, QueryId, SqlQuery};
 use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::{
-    self, Array, BigInt, Binary, Nullable, SmallInt, Text, Timestamptz, Untyped,
-};
+use diesel::sql_types::{self, Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz, Untyped};
 use runtree_repository::time::Timestamp;
 
 use crate::SqlTimestamp;
 
 /// A statement whose text refers to its values as `$1`, `$2` and so on, each as often as it likes.
-pub(super) struct Statement<'a>(BoxedSqlQuery<'a, Pg, SqlQuery>);
+pub(super) struct Statement<'a> {
+    query: BoxedSqlQuery<'a, Pg, SqlQuery>,
+    is_kept: bool,
+}
 
 impl<'a> Statement<'a> {
-    pub(super) fn new(sql: &'static str) -> Self {
-        Self(diesel::sql_query(sql).into_boxed())
+    pub(super) fn new(sql: impl Into<String>) -> Self {
+        Self {
+            query: diesel::sql_query(sql).into_boxed(),
+            is_kept: true,
+        }
+    }
+
+    /// Says whether a connection keeps it prepared; else it is prepared for this time.
+    pub(super) fn kept_if(self, is_kept: bool) -> Self {
+        Self { is_kept, ..self }
+    }
+
+    fn bind<T, V>(self, value: V) -> Self
+    where
+        Pg: sql_types::HasSqlType<T>,
+        V: ToSql<T, Pg> + Send + 'a,
+        T: Send + 'a,
+    {
+        Self {
+            query: self.query.bind::<T, V>(value),
+            ..self
+        }
     }
 
     pub(super) fn text(self, text: &'a str) -> Self {
-        Self(self.0.bind::<Text, _>(text))
+        self.bind::<Text, _>(text)
     }
 
     pub(super) fn text_or_null(self, text: Option<&'a str>) -> Self {
-        Self(self.0.bind::<Nullable<Text>, _>(text))
+        self.bind::<Nullable<Text>, _>(text)
+    }
+
+    pub(super) fn texts(self, texts: impl IntoIterator<Item = &'a str>) -> Self {
+        self.bind::<Array<Text>, _>(texts.into_iter().collect::<Vec<_>>())
     }
 
     pub(super) fn texts_or_null(self, texts: Option<Vec<&'a str>>) -> Self {
-        Self(self.0.bind::<Nullable<Array<Text>>, _>(texts))
+        self.bind::<Nullable<Array<Text>>, _>(texts)
     }
 
-    pub(super) fn bytes(self, bytes: &'a [u8]) -> Self {
-        Self(self.0.bind::<Binary, _>(bytes))
+    /// An array with a place for each, empty or not.
+    pub(super) fn texts_or_nulls(self, texts: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        self.bind::<Array<Nullable<Text>>, _>(texts.into_iter().collect::<Vec<_>>())
     }
 
-    pub(super) fn small(self, number: i16) -> Self {
-        Self(self.0.bind::<SmallInt, _>(number))
+    pub(super) fn bytes(self, bytes: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        self.bind::<Array<Binary>, _>(bytes.into_iter().collect::<Vec<_>>())
+    }
+
+    pub(super) fn bool(self, value: bool) -> Self {
+        self.bind::<Bool, _>(value)
     }
 
     pub(super) fn int(self, number: impl Into<i64>) -> Self {
-        Self(self.0.bind::<BigInt, _>(number.into()))
+        self.bind::<BigInt, _>(number.into())
     }
 
     pub(super) fn int_or_null(self, number: Option<i64>) -> Self {
-        Self(self.0.bind::<Nullable<BigInt>, _>(number))
+        self.bind::<Nullable<BigInt>, _>(number)
     }
 
-    pub(super) fn ints(self, numbers: Vec<i64>) -> Self {
-        Self(self.0.bind::<Array<BigInt>, _>(numbers))
+    pub(super) fn ints(self, numbers: impl IntoIterator<Item = i64>) -> Self {
+        self.bind::<Array<BigInt>, _>(numbers.into_iter().collect::<Vec<_>>())
+    }
+
+    pub(super) fn ints_or_nulls(self, numbers: impl IntoIterator<Item = Option<i64>>) -> Self {
+        self.bind::<Array<Nullable<BigInt>>, _>(numbers.into_iter().collect::<Vec<_>>())
     }
 
     pub(super) fn id(self, id: &[u8; 16]) -> Self {
-        Self(self.0.bind::<sql_types::Uuid, _>(Id(*id)))
+        self.bind::<sql_types::Uuid, _>(Id(*id))
     }
 
     pub(super) fn id_or_null(self, id: Option<&[u8; 16]>) -> Self {
-        Self(
-            self.0
-                .bind::<Nullable<sql_types::Uuid>, _>(id.map(|id| Id(*id))),
-        )
+        self.bind::<Nullable<sql_types::Uuid>, _>(id.map(|id| Id(*id)))
     }
 
     pub(super) fn ids(self, ids: impl IntoIterator<Item = [u8; 16]>) -> Self {
-        Self(
-            self.0
-                .bind::<Array<sql_types::Uuid>, _>(ids.into_iter().map(Id).collect::<Vec<_>>()),
-        )
+        self.bind::<Array<sql_types::Uuid>, _>(ids.into_iter().map(Id).collect::<Vec<_>>())
+    }
+
+    pub(super) fn ids_or_nulls(self, ids: impl IntoIterator<Item = Option<[u8; 16]>>) -> Self {
+        let ids: Vec<_> = ids.into_iter().map(|id| id.map(Id)).collect();
+        self.bind::<Array<Nullable<sql_types::Uuid>>, _>(ids)
     }
 
     pub(super) fn instant(self, at: Bound) -> Self {
-        Self(self.0.bind::<Timestamptz, _>(at.to_postgres()))
+        self.bind::<Timestamptz, _>(at.to_postgres())
     }
 
-    pub(super) fn bound_or_null(self, at: Option<Bound>) -> Self {
-        Self(
-            self.0
-                .bind::<Nullable<Timestamptz>, _>(at.map(Bound::to_postgres)),
-        )
+    pub(super) fn instant_or_null(self, at: Option<Timestamp>) -> Self {
+        self.bind::<Nullable<Timestamptz>, _>(at.map(SqlTimestamp))
+    }
+
+    pub(super) fn instants_or_nulls(
+        self,
+        instants: impl IntoIterator<Item = Option<Timestamp>>,
+    ) -> Self {
+        let instants: Vec<_> = instants
+            .into_iter()
+            .map(|at| at.map(SqlTimestamp))
+            .collect();
+        self.bind::<Array<Nullable<Timestamptz>>, _>(instants)
     }
 }
 
@@ -97,11 +138,11 @@ impl Query for Statement<'_> {
 
 impl QueryFragment<Pg> for Statement<'_> {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.0.walk_ast(out)
+        self.query.walk_ast(out)
     }
 
     fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
-        Ok(true)
+        Ok(self.is_kept)
     }
 }
 

@@ -4,7 +4,8 @@ use runtree_repository::id::RunId;
 use runtree_repository::status::{EndReason, Event, RunStatus};
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    ErrorKind, ErrorText, EventKind, LeaseRef, Outcome, RepositoryError, Run, Token, Write,
+    CancelCause, ErrorKind, ErrorText, EventKind, LeaseRef, Outcome, RepositoryError, Run,
+    RunSummary, Token, Write,
 };
 use serde_json::json;
 
@@ -38,6 +39,22 @@ macro_rules! wait_again {
     };
 }
 pub(super) use wait_again;
+
+/// Part of a guard: the run stops for this cause.
+macro_rules! stop_cause {
+    ($cause:literal) => {
+        concat!("coalesce(cancel_cause, 'request') = ", $cause)
+    };
+}
+pub(super) use stop_cause;
+
+/// How a run ends that stops because it was asked to, for either cause: by this event when somebody asked, else by its deadline.
+pub(super) const fn stops(event: Event) -> [(CancelCause, Event); 2] {
+    [
+        (CancelCause::Request, event),
+        (CancelCause::Deadline, Event::TimeOut),
+    ]
+}
 
 /// What the transition table says of an event that ends runs.
 #[derive(Clone, Copy)]
@@ -102,12 +119,39 @@ impl Ending {
     }
 }
 
-/// Applies an owner's outcome.
+/// Applies an owner's outcome, and answers with the whole run.
 pub(super) fn end(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
     outcome: &Outcome,
 ) -> Result<Write<Run>, RepositoryError> {
+    match settle(transaction, lease, outcome)? {
+        Write::Applied(()) => Ok(Write::Applied(transaction.written_run(lease.run)?)),
+        Write::Already(()) => Ok(Write::Already(transaction.written_run(lease.run)?)),
+        Write::Stale { current } => Ok(Write::Stale { current }),
+        Write::NotFound => Ok(Write::NotFound),
+    }
+}
+
+/// Applies an owner's outcome, and answers with the run as lists show it.
+pub(super) fn end_summary(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    outcome: &Outcome,
+) -> Result<Write<RunSummary>, RepositoryError> {
+    match settle(transaction, lease, outcome)? {
+        Write::Applied(()) => Ok(Write::Applied(transaction.written_summary(lease.run)?)),
+        Write::Already(()) => Ok(Write::Already(transaction.written_summary(lease.run)?)),
+        Write::Stale { current } => Ok(Write::Stale { current }),
+        Write::NotFound => Ok(Write::NotFound),
+    }
+}
+
+fn settle(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    outcome: &Outcome,
+) -> Result<Write<()>, RepositoryError> {
     let id = lease.run;
     let (event, is_done) = match outcome {
         Outcome::Completed { result } => {
@@ -130,38 +174,33 @@ pub(super) fn end(
         Outcome::Killed | _ => {
             const KILLED: &str = end_run!(
                 "",
-                concat!("status = ", status!(Running), " AND token = ?6")
+                concat!(
+                    "status = ",
+                    status!(Running),
+                    " AND token = ?6 AND ",
+                    stop_cause!("?7")
+                )
             );
-            (
-                Event::AcknowledgeCancel,
-                end_by(transaction, lease, Event::AcknowledgeCancel, KILLED)?,
-            )
+            let event = Event::AcknowledgeCancel;
+            (event, end_stopped(transaction, lease, event, KILLED)?)
         }
     };
     if is_done {
-        return Ok(Write::Applied(transaction.written_run(id)?));
+        return Ok(Write::Applied(()));
     }
-    match transaction.run(id)? {
+    match transaction.summary(id)? {
         Some(run) if run.token == lease.token && has_ended_so(&run, outcome) => {
-            Ok(Write::Already(run))
+            Ok(Write::Already(()))
         }
         Some(_) | None => own::stale(transaction, lease, event.as_str()),
     }
 }
 
-/// Gives a run back, or ends it when somebody wants it to stop.
+/// Gives a run back, or ends it when it was asked to stop.
 pub(super) fn release(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
 ) -> Result<Write<Run>, RepositoryError> {
-    const KILLED: &str = end_run!(
-        "",
-        concat!(
-            "status = ",
-            status!(Running),
-            " AND token = ?6 AND cancel_requested_at IS NOT NULL"
-        )
-    );
     const RELEASED: &str = wait_again!(
         ", attempts = max(attempts - 1, 0)",
         concat!(
@@ -171,7 +210,7 @@ pub(super) fn release(
         )
     );
     let id = lease.run;
-    if end_by(transaction, lease, Event::AcknowledgeCancel, KILLED)? {
+    if end_stopped(transaction, lease, Event::AcknowledgeCancel, STOPPED)? {
         return Ok(Write::Applied(transaction.written_run(id)?));
     }
     if wait(transaction, lease, RELEASED, transaction.now())? {
@@ -180,6 +219,17 @@ pub(super) fn release(
     }
     own::stale(transaction, lease, Event::Release.as_str())
 }
+
+/// Ends a run that was asked to stop, under its owner's token.
+const STOPPED: &str = end_run!(
+    "",
+    concat!(
+        "status = ",
+        status!(Running),
+        " AND token = ?6 AND cancel_requested_at IS NOT NULL AND ",
+        stop_cause!("?7")
+    )
+);
 
 /// Takes the lease away.
 pub(super) fn drop_lease(
@@ -204,21 +254,13 @@ fn complete(transaction: &mut Transaction<'_>, lease: LeaseRef) -> Result<bool, 
     end_by(transaction, lease, Event::Complete, COMPLETED)
 }
 
-/// Ends a failed attempt: `killed` when somebody wants it, waiting again when there is another attempt, else `failed`.
+/// Ends a failed attempt: as it was asked to stop when it was, waiting again when there is another attempt, else `failed`.
 fn fail(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
     error: &ErrorText,
     retry_at: Option<Timestamp>,
 ) -> Result<bool, RepositoryError> {
-    const KILLED: &str = end_run!(
-        "",
-        concat!(
-            "status = ",
-            status!(Running),
-            " AND token = ?6 AND cancel_requested_at IS NOT NULL"
-        )
-    );
     const RETRIED: &str = wait_again!(
         "",
         concat!(
@@ -235,7 +277,7 @@ fn fail(
             " AND token = ?6 AND cancel_requested_at IS NULL"
         )
     );
-    let is_done = end_by(transaction, lease, Event::FailCancelled, KILLED)?
+    let is_done = end_stopped(transaction, lease, Event::FailCancelled, STOPPED)?
         || match retry_at {
             Some(at) if wait(transaction, lease, RETRIED, at)? => {
                 let detail = json!({ "available_at": at });
@@ -260,6 +302,27 @@ fn fail(
         )?;
     }
     Ok(is_done)
+}
+
+/// As [`end_by`], for a run that was asked to stop: the guard asks for the cause as ?7, and the cause says how the run ends.
+fn end_stopped(
+    transaction: &mut Transaction<'_>,
+    lease: LeaseRef,
+    event: Event,
+    sql: &'static str,
+) -> Result<bool, RepositoryError> {
+    for (cause, event) in stops(event) {
+        let ending = Ending::of(event)?;
+        let statement = ending
+            .statement(transaction, sql, &lease.run)
+            .bind(lease.token.get())
+            .bind(cause.as_str());
+        if transaction.applies(statement)? {
+            ending.follow_up(transaction, lease.run, lease.token)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Executes a statement of [`end_run`] whose guard asks for the owner's token as ?6, and what follows.
@@ -301,12 +364,14 @@ fn wait(
 }
 
 /// Tells whether the run ended as this outcome would have ended it.
-fn has_ended_so(run: &Run, outcome: &Outcome) -> bool {
+fn has_ended_so(run: &RunSummary, outcome: &Outcome) -> bool {
+    let cause = run.cancel.as_ref().map(|cancel| cancel.cause);
     let status = match outcome {
-        Outcome::Completed { .. } => RunStatus::Completed,
-        Outcome::Failed { .. } if run.cancel.is_some() => RunStatus::Killed,
-        Outcome::Failed { .. } => RunStatus::Failed,
-        Outcome::Killed | _ => RunStatus::Killed,
+        Outcome::Completed { .. } => Some(RunStatus::Completed),
+        Outcome::Failed { .. } if cause.is_none() => Some(RunStatus::Failed),
+        Outcome::Failed { .. } | Outcome::Killed | _ => {
+            cause.unwrap_or_default().end_reason().status()
+        }
     };
-    run.has_ended() && run.status == status
+    run.has_ended() && Some(run.status) == status
 }

@@ -1,21 +1,29 @@
 //! A run repository in a SQLite file: one thread writes, a few read, and no SQLite call runs on an async worker.
 
+mod annotate;
 mod cleanup;
 mod create;
 mod dialect;
 mod end;
+mod explain;
 mod file_system;
+mod filter;
+mod json;
 mod open;
+mod overdue;
 mod own;
 #[cfg(test)]
 mod plans;
 mod read;
 mod reader;
 mod rescue;
+mod retain;
 mod rows;
 mod sql;
 mod statement;
+mod statistics;
 mod stop;
+mod watch;
 mod worktree;
 mod writer;
 
@@ -31,8 +39,11 @@ use runtree_repository::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::migrate::Migration;
+
 use self::open::{Opened, Settings};
 use self::sql::Transaction;
+use self::watch::Watch;
 use self::writer::{Operation, QUEUE, Queued, Writer};
 
 /// How long others may hold the database before an operation gives up.
@@ -76,6 +87,7 @@ struct Store {
     /// Or why nothing may be written.
     writer: Result<mpsc::Sender<Box<dyn Operation>>, String>,
     reader: mpsc::Sender<reader::Read>,
+    watch: Arc<Watch>,
     /// Each closes when its thread has ended.
     threads: Vec<mpsc::Sender<Infallible>>,
 }
@@ -104,6 +116,12 @@ impl SqliteBuilder {
 
     /// Sets what an acknowledged write survives: [`Full`](Durability::Full), a power cut, unless set;
     /// [`Normal`](Durability::Normal), a crash of the process, flushes far less often.
+    ///
+    /// # Durability
+    /// With `Normal` a power cut, or a crash of the system, may take back the writes since the last checkpoint, which SQLite makes
+    /// about every thousand pages: the last ones of them, never one in the middle, and each whole. The file stays sound. So a run
+    /// that was acknowledged may be missing, and one that ended may run again under its old token once its lease has expired: use it
+    /// where repeating the last minutes of work does no harm.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.settings.durability = durability;
         self
@@ -119,6 +137,13 @@ impl SqliteBuilder {
     /// a typing error or a volume that is not mounted.
     pub fn create_directories(mut self) -> Self {
         self.settings.creates_directories = true;
+        self
+    }
+
+    /// Applies no migrations, for a host that applies [`SqliteRepository::migrations`] itself. A file that lacks steps, or is not
+    /// there, is then an error of the kind [`ErrorKind::Configuration`], and is not touched.
+    pub fn without_migrating(mut self) -> Self {
+        self.settings.migrates = false;
         self
     }
 
@@ -177,6 +202,11 @@ impl SqliteRepository {
         Self::builder(path.as_ref()).open().await
     }
 
+    /// Returns the steps of the schema, oldest first, for people who apply them themselves.
+    pub fn migrations() -> &'static [Migration] {
+        open::MIGRATIONS
+    }
+
     /// Begins to open a file.
     pub fn builder(path: impl Into<PathBuf>) -> SqliteBuilder {
         SqliteBuilder {
@@ -185,6 +215,7 @@ impl SqliteRepository {
                 durability: Durability::Full,
                 patience: PATIENCE,
                 creates_directories: false,
+                migrates: true,
             },
             namespace: None,
             clock: Arc::new(SystemClock),
@@ -290,6 +321,8 @@ fn start(
             drop(until_ended);
         })
     };
+    let (alive, until_closed) = mpsc::channel(1);
+    let watch = Arc::new(Watch::new(opened.listener, until_closed));
     let (reader, reads) = mpsc::channel(QUEUE);
     let reads: reader::Reads = Arc::new(Mutex::new(reads));
     for connection in opened.readers {
@@ -309,18 +342,21 @@ fn start(
                 clock: Arc::clone(&clock),
                 patience,
                 operations,
+                watch: Arc::clone(&watch),
             };
             running("write", Box::new(move || thread.work()))?;
             Ok(writer)
         }
         Err(why) => Err(why),
     };
+    threads.push(alive);
     Ok(Store {
         path: opened.path,
         durability,
         clock,
         writer,
         reader,
+        watch,
         threads,
     })
 }

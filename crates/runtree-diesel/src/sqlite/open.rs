@@ -11,27 +11,45 @@ use runtree_repository::{Durability, ErrorKind, RepositoryError};
 
 use super::dialect::{classify, kind_of_text};
 use super::file_system;
+use super::json;
 use super::statement::Statement;
-use crate::migrate::{self, Migration, Plan, SchemaInfo};
+use crate::migrate::{self, Migration, Plan, Records, SchemaInfo};
 
 /// The oldest SQLite that does not corrupt a database in WAL mode which several connections write and checkpoint.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "runs",
-    min_reader: 1,
-    min_writer: 1,
-    sql: include_str!("../../migrations/sqlite/0001_runs.sql"),
-}];
+/// The steps, oldest first.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "runs",
+        min_reader: 1,
+        min_writer: 1,
+        sql: include_str!("../../migrations/sqlite/0001_runs.sql"),
+        down: include_str!("../../migrations/sqlite/0001_runs.down.sql"),
+        records: &RECORDS,
+    },
+    Migration {
+        version: 2,
+        name: "complete",
+        min_reader: 2,
+        min_writer: 2,
+        sql: include_str!("../../migrations/sqlite/0002_complete.sql"),
+        down: include_str!("../../migrations/sqlite/0002_complete.down.sql"),
+        records: &RECORDS,
+    },
+];
 
-const SCHEMA_INFO: &str = "CREATE TABLE IF NOT EXISTS runtree_schema_info (
+const RECORDS: Records = Records {
+    table: "CREATE TABLE IF NOT EXISTS runtree_schema_info (
     version    INTEGER NOT NULL PRIMARY KEY,
     name       TEXT    NOT NULL,
     min_reader INTEGER NOT NULL,
     min_writer INTEGER NOT NULL,
     applied_at INTEGER NOT NULL
-) STRICT";
+) STRICT",
+    now: "CAST(strftime('%s', 'now') AS INTEGER) * 1000000",
+};
 
 /// What opening needs to know.
 #[derive(Clone, Debug)]
@@ -40,6 +58,7 @@ pub(super) struct Settings {
     pub(super) durability: Durability,
     pub(super) patience: Duration,
     pub(super) creates_directories: bool,
+    pub(super) migrates: bool,
 }
 
 /// A file that was opened.
@@ -50,6 +69,8 @@ pub(super) struct Opened {
     pub(super) writer: Result<SqliteConnection, String>,
     /// The connections that read.
     pub(super) readers: Vec<SqliteConnection>,
+    /// The connection that hears of other processes' changes.
+    pub(super) listener: SqliteConnection,
 }
 
 /// Opens the file, makes it if it is missing, and brings its schema up to date.
@@ -71,6 +92,7 @@ pub(super) fn open(
     let readers = (0..readers)
         .map(|_| setup.reader(mode))
         .collect::<Result<_, _>>()?;
+    let listener = setup.reader(mode)?;
     let writer = match read_only {
         None => Ok(connection),
         Some(why) => Err(why),
@@ -79,6 +101,7 @@ pub(super) fn open(
         path,
         writer,
         readers,
+        listener,
     })
 }
 
@@ -195,7 +218,9 @@ impl Setup<'_> {
     ) -> Result<(SqliteConnection, Option<String>), RepositoryError> {
         let began = Instant::now();
         loop {
-            let mut connection = self.connect("rwc")?;
+            // Who is not to migrate is not to make a file either.
+            let mode = if self.settings.migrates { "rwc" } else { "rw" };
+            let mut connection = self.connect(mode)?;
             match self.prepare(&mut connection, now) {
                 Ok(read_only) => return Ok((connection, read_only)),
                 Err(error)
@@ -213,6 +238,7 @@ impl Setup<'_> {
         let mut connection = self.connect(mode)?;
         self.batch(&mut connection, "PRAGMA mmap_size = 0")?;
         self.batch(&mut connection, "PRAGMA query_only = 1")?;
+        json::register(&mut connection).map_err(|error| classify(error, &self.doing))?;
         Ok(connection)
     }
 
@@ -223,8 +249,12 @@ impl Setup<'_> {
     ) -> Result<Option<String>, RepositoryError> {
         check_version(&self.text(connection, "SELECT sqlite_version() AS text")?)?;
         // Nothing is written before the schema has been looked at: a newer one must not be touched, not even its journal mode.
-        if let Plan::ReadOnly(why) = self.plan(connection)? {
-            return Ok(Some(why));
+        match self.plan(connection)? {
+            Plan::ReadOnly(why) => return Ok(Some(why)),
+            Plan::Migrate(missing) if !self.settings.migrates => {
+                migrate::refuse_missing(missing, &self.store())?;
+            }
+            Plan::Migrate(_) => {}
         }
         self.batch(connection, "PRAGMA journal_mode = WAL")?;
         let journal = self.text(
@@ -280,7 +310,7 @@ impl Setup<'_> {
         let Some(step) = steps.first() else {
             return Ok(Step::Done);
         };
-        self.batch(connection, SCHEMA_INFO)?;
+        self.batch(connection, step.records.table)?;
         self.batch(connection, step.sql)?;
         let done = Statement::new(
             "INSERT INTO runtree_schema_info (version, name, min_reader, min_writer, applied_at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -307,11 +337,12 @@ impl Setup<'_> {
                 .load(connection)
                 .map_err(|error| classify(error, &self.doing))?
         };
-        migrate::plan(
-            MIGRATIONS,
-            found.into_iter().next(),
-            &format!("the database {}", self.path.display()),
-        )
+        migrate::plan(MIGRATIONS, found.into_iter().next(), &self.store())
+    }
+
+    /// Names the file for people.
+    fn store(&self) -> String {
+        format!("the database {}", self.path.display())
     }
 
     fn text(

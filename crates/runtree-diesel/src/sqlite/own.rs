@@ -1,17 +1,19 @@
 //! What owners do while they own a run: claim it, prolong the lease, and tell how far it is.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::Event;
 use runtree_repository::{
-    Claim, ClaimOf, Claimed, EventKind, LeaseRef, LeaseTime, Outcome, OwnRuns, Position,
-    ProcessMark, Renewal, RepositoryError, Run, Token, WorktreeKey, WorktreeRecord, WorktreeSite,
-    Write,
+    Claim, ClaimOf, Claimed, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime, Limit, Outcome,
+    OwnRuns, ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey,
+    WorktreeRecord, WorktreeSite, Write,
 };
 use serde_json::json;
 
 use super::SqliteRepository;
-use super::rows::ClaimedRow;
+use super::rows::CandidateRow;
 use super::sql::{Transaction, plain};
 use super::statement::Value;
 use super::{end, worktree};
@@ -20,6 +22,7 @@ use crate::row::{WorktreeRow, persistence_word, status, worktree_columns};
 #[async_trait]
 impl OwnRuns for SqliteRepository {
     async fn claim(&self, claim: &Claim) -> Result<Vec<Claimed>, RepositoryError> {
+        claim.check()?;
         let claim = claim.clone();
         self.write("claim runs", move |transaction| {
             claim_runs(transaction, &claim)
@@ -76,6 +79,27 @@ impl OwnRuns for SqliteRepository {
         .await
     }
 
+    async fn end_many(
+        &self,
+        endings: &[Ending],
+    ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
+        Limit::check_batch("endings", endings.len())?;
+        endings
+            .iter()
+            .try_for_each(|ending| ending.outcome.check())?;
+        if endings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let endings = endings.to_vec();
+        self.write("end runs", move |transaction| {
+            endings
+                .iter()
+                .map(|ending| end::end_summary(transaction, ending.lease, &ending.outcome))
+                .collect()
+        })
+        .await
+    }
+
     async fn release(&self, lease: LeaseRef) -> Result<Write<Run>, RepositoryError> {
         self.write("release a run", move |transaction| {
             end::release(transaction, lease)
@@ -88,77 +112,176 @@ impl OwnRuns for SqliteRepository {
 macro_rules! claim_guard {
     () => {
         concat!(
-            "status = ",
+            "r.status = ",
             status!(Pending),
-            " AND ended_at IS NULL AND cancel_requested_at IS NULL AND available_at <= ?2 \
-         AND (worktree_name IS NULL OR ?3)"
+            " AND r.ended_at IS NULL AND r.cancel_requested_at IS NULL AND r.available_at <= ?2 \
+         AND (r.worktree_name IS NULL OR ?3)"
         )
     };
 }
 
-/// The guard of a claim stands twice, in the choice and in the change.
-macro_rules! claim_of {
+/// How many runs with the concurrency key of `r` hold a live lease.
+macro_rules! used {
+    () => {
+        concat!(
+            "(SELECT count(*) FROM runtree_runs u INDEXED BY runtree_runs_concurrency \
+             JOIN runtree_run_leases l ON l.namespace = u.namespace AND l.run_id = u.id \
+             WHERE u.namespace = ?1 AND u.concurrency_key = r.concurrency_key AND u.status = ",
+            status!(Running),
+            " AND l.expires_at > ?2)"
+        )
+    };
+}
+
+/// Waiting runs in the order of claims, without those whose concurrency key is used up.
+macro_rules! candidates {
     ($index:literal, $which:literal) => {
         concat!(
-            "UPDATE runtree_runs SET status = ",
-            status!(Running),
-            ", token = token + 1, attempts = attempts + 1, ",
-            "started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) ",
-            "WHERE namespace = ?1 AND id IN (SELECT id FROM runtree_runs",
+            "SELECT r.id, r.attempts, r.token, r.concurrency_key, r.concurrency_limit, ",
+            "CASE WHEN r.concurrency_key IS NULL THEN 0 ELSE ",
+            used!(),
+            " END AS used FROM runtree_runs r",
             $index,
-            " WHERE namespace = ?1 AND ",
+            " WHERE r.namespace = ?1 AND ",
             claim_guard!(),
             $which,
-            " ORDER BY priority DESC, created_at, id LIMIT ?4) AND ",
-            claim_guard!(),
-            " RETURNING id, attempts, token"
+            " AND (r.concurrency_key IS NULL OR r.concurrency_limit > ",
+            used!(),
+            ") ORDER BY r.priority DESC, r.created_at, r.id LIMIT ?4"
         )
     };
 }
 
-pub(super) const CLAIM_ANY: &str = claim_of!(" INDEXED BY runtree_runs_claim", "");
-pub(super) const CLAIM_WORKFLOWS: &str = claim_of!(
+pub(super) const ANY: &str = candidates!(" INDEXED BY runtree_runs_claim", "");
+pub(super) const OF_RUN: &str = candidates!("", " AND r.id = ?5");
+pub(super) const OF_WORKFLOWS: &str = candidates!(
     " INDEXED BY runtree_runs_claim",
-    " AND workflow IN (SELECT value FROM json_each(?5))"
+    " AND r.workflow IN (SELECT value FROM json_each(?5))"
 );
-pub(super) const CLAIM_RUN: &str = claim_of!("", " AND id = ?5");
+pub(super) const OF_QUEUE: &str =
+    candidates!(" INDEXED BY runtree_runs_queue", " AND r.queue = ?5");
+pub(super) const OF_QUEUE_AND_WORKFLOWS: &str = candidates!(
+    " INDEXED BY runtree_runs_queue",
+    " AND r.queue = ?5 AND r.workflow IN (SELECT value FROM json_each(?6))"
+);
+// Several queues are not in one order in the index of queues; all that wait are.
+pub(super) const OF_QUEUES: &str = candidates!(
+    " INDEXED BY runtree_runs_claim",
+    " AND r.queue IN (SELECT value FROM json_each(?5))"
+);
+pub(super) const OF_QUEUES_AND_WORKFLOWS: &str = candidates!(
+    " INDEXED BY runtree_runs_claim",
+    " AND r.queue IN (SELECT value FROM json_each(?5)) AND r.workflow IN (SELECT value FROM json_each(?6))"
+);
 
+/// The guard of a claim stands twice, in the choice and in the change.
+pub(super) const TAKE: &str = concat!(
+    "UPDATE runtree_runs AS r SET status = ",
+    status!(Running),
+    ", token = token + 1, attempts = attempts + 1, started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) \
+     WHERE namespace = ?1 AND id = ?4 AND ",
+    claim_guard!()
+);
+
+/// Takes waiting runs in their order, each only while its concurrency key has room.
+///
+/// Nobody else writes meanwhile, so what was counted stays true; what this claim takes itself is counted here.
 fn claim_runs(
     transaction: &mut Transaction<'_>,
     claim: &Claim,
 ) -> Result<Vec<Claimed>, RepositoryError> {
-    let now = transaction.now();
-    let (sql, which): (_, Option<Value<'_>>) = match &claim.of {
-        ClaimOf::Workflows(workflows) => {
-            (CLAIM_WORKFLOWS, Some(json!(workflows).to_string().into()))
+    let limit = claim.limit.get();
+    let mut claimed = Vec::new();
+    loop {
+        let wanted = limit - claimed.len();
+        let candidates = candidates(transaction, claim, wanted)?;
+        let are_all = candidates.len() < wanted;
+        let mut taken: BTreeMap<String, i64> = BTreeMap::new();
+        let before = claimed.len();
+        for candidate in candidates {
+            if let (Some(key), Some(limit)) =
+                (&candidate.concurrency_key, candidate.concurrency_limit)
+            {
+                let taken = taken.entry(key.clone()).or_default();
+                if candidate.used + *taken >= limit {
+                    continue;
+                }
+                *taken += 1;
+            }
+            claimed.extend(take(transaction, claim, &candidate)?);
         }
-        ClaimOf::Run(id) => (CLAIM_RUN, Some(id.as_bytes().into())),
-        ClaimOf::Any | _ => (CLAIM_ANY, None),
+        // Those that were passed over are not among the next candidates: their keys are used up by now.
+        if are_all || claimed.len() == limit || claimed.len() == before {
+            return Ok(claimed);
+        }
+    }
+}
+
+fn candidates(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+    limit: usize,
+) -> Result<Vec<CandidateRow>, RepositoryError> {
+    fn words<'v, T: AsRef<str>>(words: &BTreeSet<T>) -> Value<'v> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        json!(words).to_string().into()
+    }
+    let (sql, which): (_, Vec<Value<'_>>) = match &claim.of {
+        ClaimOf::Run(id) => (OF_RUN, vec![id.as_bytes().into()]),
+        ClaimOf::Waiting(waiting) => match (&waiting.queues, &waiting.workflows) {
+            (None, None) => (ANY, Vec::new()),
+            (None, Some(workflows)) => (OF_WORKFLOWS, vec![words(workflows)]),
+            (Some(queues), None) => match only(queues) {
+                Some(queue) => (OF_QUEUE, vec![queue.as_str().into()]),
+                None => (OF_QUEUES, vec![words(queues)]),
+            },
+            (Some(queues), Some(workflows)) => match only(queues) {
+                Some(queue) => (
+                    OF_QUEUE_AND_WORKFLOWS,
+                    vec![queue.as_str().into(), words(workflows)],
+                ),
+                None => (
+                    OF_QUEUES_AND_WORKFLOWS,
+                    vec![words(queues), words(workflows)],
+                ),
+            },
+        },
+        _ => {
+            let message = format!("this store cannot claim {:?}", claim.of);
+            return Err(RepositoryError::new(ErrorKind::Internal, message));
+        }
     };
     let statement = transaction
         .here(sql)
-        .bind(now.as_unix_micros())
+        .bind(transaction.now().as_unix_micros())
         .bind(i64::from(claim.site.is_some()))
-        .bind(Value::count(claim.limit.get()))
+        .bind(Value::count(limit))
         .bind_all(which);
-    let mut claimed = Vec::new();
-    for row in transaction.rows::<ClaimedRow>(statement)? {
-        let (id, attempt, token) = row.decode()?;
-        claimed.push(own(
-            transaction,
-            claim,
-            LeaseRef { run: id, token },
-            attempt,
-        )?);
+    transaction.rows(statement)
+}
+
+/// The only one of a set.
+fn only<T: Ord>(set: &BTreeSet<T>) -> Option<&T> {
+    set.first().filter(|_| set.len() == 1)
+}
+
+/// Claims one run.
+fn take(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+    candidate: &CandidateRow,
+) -> Result<Option<Claimed>, RepositoryError> {
+    let (lease, attempt) = candidate.next()?;
+    let statement = transaction
+        .here(TAKE)
+        .bind(transaction.now().as_unix_micros())
+        .bind(i64::from(claim.site.is_some()))
+        .bind(lease.run.as_bytes());
+    if transaction.applies(statement)? {
+        own(transaction, claim, lease, attempt).map(Some)
+    } else {
+        Ok(None)
     }
-    // The database changes rows in an order of its own.
-    claimed.sort_by_key(|claimed| {
-        (
-            std::cmp::Reverse(claimed.run.priority),
-            Position::of(&claimed.run),
-        )
-    });
-    Ok(claimed)
 }
 
 /// Writes the lease, the worktree and the event of one claimed run.
@@ -262,7 +385,8 @@ fn renew(
         .bind(lease.token.get())
         .bind(now.as_unix_micros())
         .bind(expires_at.as_unix_micros());
-    if transaction.applies(statement)? {
+    // That an owner lives is no news.
+    if transaction.execute_quietly(statement)? > 0 {
         let cancel = transaction.written_summary(lease.run)?.cancel;
         return Ok(Renewal::Renewed { expires_at, cancel });
     }

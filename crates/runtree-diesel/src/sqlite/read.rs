@@ -2,17 +2,21 @@
 
 use async_trait::async_trait;
 use runtree_repository::id::{IdEnding, Lookup, RunId};
-use runtree_repository::time::{TimeRange, Timestamp};
+use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    EventNumber, Limit, PageRequest, Position, ReadRuns, RepositoryError, Run, RunEvent, RunFilter,
-    RunOrder, RunPage, RunSummary,
+    EventNumber, Explanation, IdempotencyKey, Limit, PageRequest, ReadRuns, RepositoryError, Run,
+    RunEvent, RunFilter, RunPage, RunStatistics, RunSummary,
 };
 
-use super::SqliteRepository;
-use super::rows::IdRow;
-use super::sql::{Transaction, plain, select_runs};
+use super::explain;
+use super::filter;
+use super::rows::{IdRow, NumberRow};
+use super::sql::{Transaction, plain, run_joins, select_whole_runs, tags};
 use super::statement::Value;
-use crate::row::{EventRow, RunRow, event_columns, run_columns};
+use super::{SqliteRepository, statistics};
+use crate::row::{
+    EventRow, RunRow, WholeRunRow, amount, event_columns, payload_columns, run_columns,
+};
 
 /// The most candidates that an ambiguous ending is answered with.
 const MAX_CANDIDATES: usize = 10;
@@ -28,6 +32,19 @@ impl ReadRuns for SqliteRepository {
             .await
     }
 
+    async fn get_by_key(&self, key: &IdempotencyKey) -> Result<Option<Run>, RepositoryError> {
+        const BY_KEY: &str =
+            select_whole_runs!("", "WHERE r.namespace = ?1 AND r.idempotency_key = ?2");
+        let key = key.clone();
+        self.read("read a run by its key", move |transaction| {
+            transaction
+                .row::<WholeRunRow>(transaction.here(BY_KEY).bind(key.as_str()))?
+                .map(WholeRunRow::decode)
+                .transpose()
+        })
+        .await
+    }
+
     async fn find(&self, ending: &IdEnding) -> Result<Lookup<RunSummary>, RepositoryError> {
         let ending = *ending;
         self.read("find a run", move |transaction| find(transaction, ending))
@@ -40,17 +57,41 @@ impl ReadRuns for SqliteRepository {
         page: &PageRequest,
     ) -> Result<RunPage, RepositoryError> {
         filter.check()?;
-        let position = page.position()?;
-        let (filter, page) = (filter.clone(), page.clone());
+        let query = filter::page(filter, page, page.position()?);
+        let page = page.clone();
         self.read("list runs", move |transaction| {
-            let (sql, values) = list_query(&filter, &page, position);
-            let query = transaction.here_dynamic(sql).bind_all(values);
             let runs = transaction
-                .rows::<RunRow>(query)?
+                .rows::<RunRow>(query.statement(transaction))?
                 .into_iter()
                 .map(RunRow::decode)
                 .collect::<Result<_, _>>()?;
             Ok(RunPage::of(runs, &page))
+        })
+        .await
+    }
+
+    async fn count(&self, filter: &RunFilter) -> Result<u64, RepositoryError> {
+        filter.check()?;
+        let query = filter::over_all(filter, "count(*) AS number", "");
+        self.read("count runs", move |transaction| {
+            let row = transaction.row::<NumberRow>(query.statement(transaction))?;
+            amount("number of runs", row.map_or(0, |row| row.number))
+        })
+        .await
+    }
+
+    async fn statistics(&self, filter: &RunFilter) -> Result<RunStatistics, RepositoryError> {
+        filter.check()?;
+        let filter = filter.clone();
+        self.read("measure runs", move |transaction| {
+            statistics::statistics(transaction, &filter)
+        })
+        .await
+    }
+
+    async fn explain(&self, id: RunId) -> Result<Option<Explanation>, RepositoryError> {
+        self.read("explain a run", move |transaction| {
+            explain::explain(transaction, id)
         })
         .await
     }
@@ -105,95 +146,4 @@ fn find(
         }
     }
     Ok(Lookup::from_matches(found))
-}
-
-/// Puts the query of a page together; the values follow the namespace.
-pub(super) fn list_query(
-    filter: &RunFilter,
-    page: &PageRequest,
-    after: Option<Position>,
-) -> (String, Vec<Value<'static>>) {
-    let mut conditions = Conditions {
-        sql: select_runs!("WHERE r.namespace = ?1").to_owned(),
-        values: Vec::new(),
-    };
-    if let Some(statuses) = filter.wanted_statuses() {
-        conditions.one_of(
-            "r.status",
-            statuses.iter().map(|status| status.as_str().to_owned()),
-        );
-    }
-    if let Some(workflows) = filter.wanted_workflows() {
-        conditions.one_of(
-            "r.workflow",
-            workflows
-                .iter()
-                .map(|workflow| workflow.as_str().to_owned()),
-        );
-    }
-    if let Some(session) = filter.wanted_session() {
-        conditions.holds(
-            "r.session_id =",
-            Value::bytes(session.as_uuid().as_bytes().to_vec()),
-        );
-    }
-    if let Some(user) = filter.wanted_user() {
-        conditions.holds("r.user_id =", user.as_str().to_owned().into());
-    }
-    conditions.within("r.created_at", filter.wanted_created());
-    conditions.within("r.started_at", filter.wanted_started());
-    conditions.within("r.ended_at", filter.wanted_ended());
-    let (beyond, direction) = match page.order {
-        RunOrder::OldestFirst => (">", "ASC"),
-        RunOrder::NewestFirst | _ => ("<", "DESC"),
-    };
-    if let Some(Position { created_at, id }) = after {
-        let at = conditions.value(created_at.as_unix_micros().into());
-        let id = conditions.value(Value::bytes(id.as_bytes().to_vec()));
-        conditions
-            .sql
-            .push_str(&format!(" AND (r.created_at, r.id) {beyond} ({at}, {id})"));
-    }
-    // One more than the page may have tells whether another page follows.
-    let limit = conditions.value(Value::count(page.limit.get() + 1));
-    conditions.sql.push_str(&format!(
-        " ORDER BY r.created_at {direction}, r.id {direction} LIMIT {limit}"
-    ));
-    (conditions.sql, conditions.values)
-}
-
-struct Conditions {
-    sql: String,
-    values: Vec<Value<'static>>,
-}
-
-impl Conditions {
-    /// Adds a value and answers its placeholder; the namespace has the first.
-    fn value(&mut self, value: Value<'static>) -> String {
-        self.values.push(value);
-        format!("?{}", self.values.len() + 1)
-    }
-
-    fn holds(&mut self, comparison: &str, value: Value<'static>) {
-        let value = self.value(value);
-        self.sql.push_str(&format!(" AND {comparison} {value}"));
-    }
-
-    fn one_of(&mut self, column: &str, words: impl Iterator<Item = String>) {
-        let words: Vec<String> = words.map(|word| self.value(word.into())).collect();
-        self.sql
-            .push_str(&format!(" AND {column} IN ({})", words.join(", ")));
-    }
-
-    fn within(&mut self, column: &str, range: Option<TimeRange>) {
-        let Some(range) = range else { return };
-        // A range without bounds still asks for an instant.
-        self.sql.push_str(&format!(" AND {column} IS NOT NULL"));
-        if let Some(start) = range.start() {
-            self.holds(&format!("{column} >="), start.as_unix_micros().into());
-        }
-        if let Some(end) = range.end() {
-            self.holds(&format!("{column} <"), end.as_unix_micros().into());
-        }
-    }
 }

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use runtree_repository::status::{Event, RunStatus};
 use runtree_repository::{
-    EventKind, HostName, Lease, LeaseRef, RepositoryError, Rescue, RescueRuns, Rescued, Token,
+    CancelCause, EventKind, HostName, Lease, LeaseRef, Overdue, RepositoryError, Rescue,
+    RescueRuns, Rescued, RunSummary, Token,
 };
 use serde_json::json;
 
 use super::SqliteRepository;
-use super::end::{Ending, drop_lease, end_run, wait_again};
+use super::end::{Ending, drop_lease, end_run, stop_cause, stops, wait_again};
+use super::overdue;
 use super::rows::LeaseRefRow;
 use super::sql::{Transaction, plain};
 use super::statement::Value;
@@ -56,6 +58,14 @@ impl RescueRuns for SqliteRepository {
         let rescue = rescue.clone();
         self.write("rescue runs", move |transaction| {
             rescue_runs(transaction, &rescue)
+        })
+        .await
+    }
+
+    async fn time_out(&self, overdue: &Overdue) -> Result<Vec<RunSummary>, RepositoryError> {
+        let overdue = overdue.clone();
+        self.write("look at deadlines", move |transaction| {
+            overdue::time_out(transaction, &overdue)
         })
         .await
     }
@@ -110,7 +120,8 @@ fn rescue_run(
             "status = ",
             status!(Running),
             " AND token = ?6 AND cancel_requested_at IS NOT NULL AND (?7 OR NOT EXISTS (SELECT 1 \
-             FROM runtree_run_leases l WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5))"
+             FROM runtree_run_leases l WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5)) AND ",
+            stop_cause!("?8")
         )
     );
     const WAITING: &str = wait_again!(
@@ -131,9 +142,13 @@ fn rescue_run(
              FROM runtree_run_leases l WHERE l.namespace = ?1 AND l.run_id = ?2 AND l.expires_at > ?5))"
         )
     );
-    let is_done = give_up(transaction, lease, proof, Event::RescueKilled, KILLED)?
+    let mut is_done = false;
+    for (cause, event) in stops(Event::RescueKilled) {
+        is_done = is_done || give_up(transaction, lease, proof, event, KILLED, Some(cause))?;
+    }
+    let is_done = is_done
         || wait(transaction, lease, proof, WAITING)?
-        || give_up(transaction, lease, proof, Event::RescueLost, LOST)?;
+        || give_up(transaction, lease, proof, Event::RescueLost, LOST, None)?;
     if is_done {
         Ok(Some(Rescued::new(
             lease,
@@ -150,12 +165,14 @@ fn give_up(
     proof: Proof,
     event: Event,
     sql: &'static str,
+    cause: Option<CancelCause>,
 ) -> Result<bool, RepositoryError> {
     let ending = Ending::of(event)?;
     let statement = ending
         .statement(transaction, sql, &lease.run)
         .bind(lease.token.get())
-        .bind(proof.is_enough());
+        .bind(proof.is_enough())
+        .bind_all(cause.map(|cause| cause.as_str().into()));
     let is_done = transaction.applies(statement)?;
     if is_done {
         let token = record(transaction, lease, ending.status)?;

@@ -1,7 +1,7 @@
 //! Rows that only the statements for SQLite answer.
 
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Binary};
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use runtree_repository::id::RunId;
 use runtree_repository::{LeaseRef, RepositoryError, Token, WorktreeKey};
 
@@ -14,6 +14,13 @@ pub(super) struct IdRow {
     id: Vec<u8>,
 }
 
+/// A number of things.
+#[derive(Debug, QueryableByName)]
+pub(super) struct NumberRow {
+    #[diesel(sql_type = BigInt)]
+    pub(super) number: i64,
+}
+
 /// A run and its token.
 #[derive(Debug, QueryableByName)]
 pub(super) struct LeaseRefRow {
@@ -23,15 +30,21 @@ pub(super) struct LeaseRefRow {
     token: i64,
 }
 
-/// What a claim changed in a run.
+/// A waiting run that may be claimed, and how many runs use its concurrency key.
 #[derive(Debug, QueryableByName)]
-pub(super) struct ClaimedRow {
+pub(super) struct CandidateRow {
     #[diesel(sql_type = Binary)]
     id: Vec<u8>,
     #[diesel(sql_type = BigInt)]
     attempts: i64,
     #[diesel(sql_type = BigInt)]
     token: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    pub(super) concurrency_key: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub(super) concurrency_limit: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    pub(super) used: i64,
 }
 
 /// The key of a worktree.
@@ -58,14 +71,14 @@ impl LeaseRefRow {
     }
 }
 
-impl ClaimedRow {
-    /// The run, the number of the attempt, and the token.
-    pub(super) fn decode(self) -> Result<(RunId, u32, Token), RepositoryError> {
-        Ok((
-            run_id(&self.id)?,
-            count("number of attempts", self.attempts)?,
-            Token::new(count("token", self.token)?),
-        ))
+impl CandidateRow {
+    /// The lease, and the number of the attempt, that a claim gives.
+    pub(super) fn next(&self) -> Result<(LeaseRef, u32), RepositoryError> {
+        let lease = LeaseRef {
+            run: run_id(&self.id)?,
+            token: Token::new(count("token", self.token + 1)?),
+        };
+        Ok((lease, count("number of attempts", self.attempts + 1)?))
     }
 }
 

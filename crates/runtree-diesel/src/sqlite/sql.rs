@@ -24,32 +24,50 @@ macro_rules! plain {
 }
 pub(super) use plain;
 
+/// The tags of the run `r`, as the text of a JSON array.
+macro_rules! tags {
+    () => {
+        "(SELECT json_group_array(t.tag) FROM runtree_run_tags t WHERE t.namespace = r.namespace AND t.run_id = r.id)"
+    };
+}
+pub(super) use tags;
+
+/// The lease `l` and the facts `f` of the run `r`.
+macro_rules! run_joins {
+    () => {
+        "LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id \
+         LEFT JOIN runtree_run_facts f ON f.namespace = r.namespace AND f.run_id = r.id"
+    };
+}
+pub(super) use run_joins;
+
 /// Every column of a run, and where from; a condition follows.
 macro_rules! select_runs {
     ($condition:literal) => {
         concat!(
             "SELECT ",
-            run_columns!(plain, plain, plain),
-            " FROM runtree_runs r",
-            " LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id ",
+            run_columns!(plain, plain, plain, tags),
+            " FROM runtree_runs r ",
+            run_joins!(),
+            " ",
             $condition
         )
     };
 }
-pub(super) use select_runs;
 
 /// Every column of a run with its wide texts; a condition follows.
 macro_rules! select_whole_runs {
     ($more_columns:literal, $condition:literal) => {
         concat!(
             "SELECT ",
-            run_columns!(plain, plain, plain),
+            run_columns!(plain, plain, plain, tags),
             ", ",
             payload_columns!(),
             $more_columns,
             " FROM runtree_runs r",
-            " JOIN runtree_run_payloads p ON p.namespace = r.namespace AND p.run_id = r.id",
-            " LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id ",
+            " JOIN runtree_run_payloads p ON p.namespace = r.namespace AND p.run_id = r.id ",
+            run_joins!(),
+            " ",
             $condition
         )
     };
@@ -62,6 +80,7 @@ pub(super) struct Transaction<'c> {
     namespace: &'c Namespace,
     now: Timestamp,
     doing: &'static str,
+    is_news: bool,
 }
 
 impl<'c> Transaction<'c> {
@@ -77,7 +96,13 @@ impl<'c> Transaction<'c> {
             namespace,
             now,
             doing,
+            is_news: false,
         }
+    }
+
+    /// Tells whether anything was written that watchers are to be told.
+    pub(super) fn is_news(&self) -> bool {
+        self.is_news
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -85,11 +110,20 @@ impl<'c> Transaction<'c> {
     }
 
     /// A fixed statement whose first value is the namespace.
+    #[cfg_attr(test, track_caller)]
     pub(super) fn here<'v>(&self, sql: &'static str) -> Statement<'v>
     where
         'c: 'v,
     {
         Statement::new(sql).bind(self.namespace.as_str())
+    }
+
+    /// A statement put together at run time whose text is one of a few hundred, and whose first value is the namespace.
+    pub(super) fn here_common<'v>(&self, sql: String) -> Statement<'v>
+    where
+        'c: 'v,
+    {
+        Statement::common(sql).bind(self.namespace.as_str())
     }
 
     /// A statement put together at run time, whose first value is the namespace.
@@ -102,6 +136,16 @@ impl<'c> Transaction<'c> {
 
     /// Executes a statement and tells how many rows it changed.
     pub(super) fn execute(&mut self, statement: Statement<'_>) -> Result<usize, RepositoryError> {
+        let changed = self.execute_quietly(statement)?;
+        self.is_news |= changed > 0;
+        Ok(changed)
+    }
+
+    /// As [`execute`](Self::execute), for what is no news to watchers.
+    pub(super) fn execute_quietly(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<usize, RepositoryError> {
         statement
             .execute(self.connection)
             .map_err(|error| classify(error, self.doing))

@@ -26,7 +26,18 @@ pub(super) enum Value<'a> {
 
 impl<'a> Statement<'a> {
     /// A statement with a fixed text.
+    #[cfg_attr(test, track_caller)]
     pub(super) fn new(sql: &'static str) -> Self {
+        #[cfg(test)]
+        super::plans::saw(sql, std::panic::Location::caller());
+        Self {
+            query: diesel::sql_query(sql).into_boxed(),
+            is_dynamic: false,
+        }
+    }
+
+    /// A statement with a text that was put together at run time, one of a few hundred.
+    pub(super) fn common(sql: String) -> Self {
         Self {
             query: diesel::sql_query(sql).into_boxed(),
             is_dynamic: false,

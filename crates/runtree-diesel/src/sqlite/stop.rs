@@ -108,7 +108,7 @@ fn cancel_running(
     request: &CancelRequest,
 ) -> Result<bool, RepositoryError> {
     const NEW: &str = concat!(
-        "UPDATE runtree_runs SET cancel_requested_at = ?3, cancel_mode = ?4, cancel_deadline = ?5, cancel_reason = ?6, \
+        "UPDATE runtree_runs SET cancel_requested_at = ?3, cancel_mode = ?4, cancel_cause = NULL, cancel_deadline = ?5, cancel_reason = ?6, \
          cancelled_by = ?7, updated_at = max(?3, updated_at) \
          WHERE namespace = ?1 AND id = ?2 AND status = ",
         status!(Running),

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dialect::classify;
 use super::file_system::Place;
 use super::sql::Transaction;
+use super::watch::Watch;
 
 /// How many operations share one commit at most. Beyond this the flush is no longer what costs.
 const MAX_BATCH: usize = 128;
@@ -35,7 +36,8 @@ pub(super) trait Operation: Send {
     /// Tells whether somebody still waits for the answer.
     fn is_wanted(&self) -> bool;
 
-    /// Does the work inside a savepoint. May be called again when the transaction could not be committed.
+    /// Does the work inside a savepoint, and answers whether it is news to watchers. May be called again when the transaction could
+    /// not be committed.
     ///
     /// # Errors
     /// What the caller is told; the savepoint is taken back.
@@ -43,7 +45,7 @@ pub(super) trait Operation: Send {
         &mut self,
         connection: &mut SqliteConnection,
         clock: &dyn Clock,
-    ) -> Result<(), RepositoryError>;
+    ) -> Result<bool, RepositoryError>;
 
     /// Tells the caller that the operation is durable.
     fn succeed(self: Box<Self>);
@@ -74,13 +76,13 @@ where
         &mut self,
         connection: &mut SqliteConnection,
         clock: &dyn Clock,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<bool, RepositoryError> {
         self.result = None;
         // Read inside the transaction, so that the order of the stamps is the order of the writes.
         let mut transaction =
             Transaction::new(connection, &self.namespace, clock.now(), self.doing);
         self.result = Some((self.work)(&mut transaction)?);
-        Ok(())
+        Ok(transaction.is_news())
     }
 
     fn succeed(self: Box<Self>) {
@@ -103,6 +105,7 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) patience: Duration,
     pub(super) operations: mpsc::Receiver<Box<dyn Operation>>,
+    pub(super) watch: Arc<Watch>,
 }
 
 /// Why a whole transaction did not happen; told to every caller whose operation was in it.
@@ -139,7 +142,13 @@ impl Writer {
         let began = Instant::now();
         let failure = loop {
             match self.attempt(&mut batch) {
-                Ok(()) => break None,
+                Ok(is_news) => {
+                    // Before the callers are answered: who hears of a write from its writer finds the mark moved.
+                    if is_news {
+                        self.watch.tell();
+                    }
+                    break None;
+                }
                 Err(failure) => {
                     self.roll_back();
                     if failure.kind() != ErrorKind::Busy || began.elapsed() >= self.patience {
@@ -162,29 +171,32 @@ impl Writer {
     fn attempt(
         &mut self,
         batch: &mut [(Box<dyn Operation>, Option<RepositoryError>)],
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         self.place.check()?;
         self.command("BEGIN IMMEDIATE")?;
+        let mut is_news = false;
         for (operation, refused) in batch {
             *refused = None;
             self.command("SAVEPOINT operation")?;
             let (connection, clock) = (&mut self.connection, self.clock.as_ref());
             let done = catch_unwind(AssertUnwindSafe(|| operation.run(connection, clock)))
                 .unwrap_or_else(|panic| Err(panicked(&*panic)));
-            if let Err(error) = done {
-                if error.kind() == ErrorKind::Busy {
-                    return Err(Arc::new(error));
+            match done {
+                Ok(told) => is_news |= told,
+                Err(error) if error.kind() == ErrorKind::Busy => return Err(Arc::new(error)),
+                Err(error) => {
+                    // SQLite takes the whole transaction back by itself after some errors; then there is no savepoint any more, and
+                    // the error of this operation is the error of all.
+                    if self.command("ROLLBACK TO operation").is_err() {
+                        return Err(Arc::new(error));
+                    }
+                    *refused = Some(error);
                 }
-                // SQLite takes the whole transaction back by itself after some errors; then there is no savepoint any more, and
-                // the error of this operation is the error of all.
-                if self.command("ROLLBACK TO operation").is_err() {
-                    return Err(Arc::new(error));
-                }
-                *refused = Some(error);
             }
             self.command("RELEASE operation")?;
         }
-        self.command("COMMIT")
+        self.command("COMMIT")?;
+        Ok(is_news)
     }
 
     fn command(&mut self, sql: &'static str) -> Result<(), Failure> {

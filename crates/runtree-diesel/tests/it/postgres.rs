@@ -6,8 +6,11 @@
 )]
 
 mod calls;
+mod crash;
 mod opening;
 mod races;
+mod upgrade;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::future::Future;

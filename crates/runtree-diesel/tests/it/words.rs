@@ -63,7 +63,11 @@ fn no_statement_spells_a_status_or_an_end_reason_by_itself() {
             .map(|word| format!("\"{word}\"")),
     );
     let mut statements = 0;
-    for path in files("src", ".rs") {
+    // The tests of plans are files of their own beside the statements, and fill tables with rows of every kind.
+    for path in files("src", ".rs")
+        .into_iter()
+        .filter(|path| !path.ends_with("plans.rs"))
+    {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         statements += code.matches("status!(").count();

@@ -204,7 +204,7 @@ async fn an_unknown_status_word_survives_every_call() {
     database.execute("update runtree_run_leases set expires_at = clock_timestamp()");
     let forced = CancelRequest::new(CancelMode::Forced);
     assert!(
-        runs.claim(&claim_of(ClaimOf::Any, 10))
+        runs.claim(&claim_of(ClaimOf::ANY, 10))
             .await
             .unwrap()
             .is_empty()

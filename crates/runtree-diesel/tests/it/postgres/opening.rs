@@ -25,7 +25,7 @@ async fn eight_processes_that_start_at_once_make_one_schema() {
             database.execute(&format!(
                 "select version, name, min_reader, min_writer from {table}"
             )),
-            "1|runs|1|1"
+            "1|runs|1|1\n2|complete|2|2"
         );
     }
 }
@@ -56,7 +56,7 @@ async fn a_newer_schema_is_refused_untouched() {
 async fn a_schema_that_only_newer_versions_may_write_is_read() {
     let database = Database::fresh();
     let id = created(&database.open().await, &request(NewRun::new("builder"))).await;
-    database.execute("insert into runtree_schema_info values (2, 'later', 1, 2)");
+    database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
     let runs = database.open().await;
     assert_eq!(runs.get(id).await.unwrap().unwrap().id, id);
     let error = runs
@@ -64,7 +64,7 @@ async fn a_schema_that_only_newer_versions_may_write_is_read() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly);
-    assert!(error.to_string().contains("schema version 2"), "{error}");
+    assert!(error.to_string().contains("schema version 3"), "{error}");
     assert_eq!(database.execute("select count(*) from runtree_runs"), "1");
 }
 

@@ -23,7 +23,7 @@ async fn eight_claimers_never_get_the_same_run_whatever_the_database_has_as_defa
             let runs = PostgresRepository::connect(&url).await.unwrap();
             let mut mine = Vec::new();
             loop {
-                let got = runs.claim(&claim_of(ClaimOf::Any, 7)).await.unwrap();
+                let got = runs.claim(&claim_of(ClaimOf::ANY, 7)).await.unwrap();
                 if got.is_empty() {
                     return mine;
                 }
@@ -46,7 +46,7 @@ async fn eight_claimers_never_get_the_same_run_whatever_the_database_has_as_defa
     }
     // A claimer skips what another has locked, so some may be left when all others have gone.
     got.extend(
-        runs.claim(&claim_of(ClaimOf::Any, 1_000))
+        runs.claim(&claim_of(ClaimOf::ANY, 1_000))
             .await
             .unwrap()
             .into_iter()
@@ -310,4 +310,169 @@ async fn a_running_run_without_a_lease_is_rescued() {
     assert_eq!(rescued.len(), 1);
     assert_eq!(rescued[0].lease, lease);
     assert_eq!(rescued[0].run.status, RunStatus::Failed);
+}
+
+/// How many runs of each key are at work, as their owners see it: from the answer of the claim to the question that ends them.
+#[derive(Default)]
+struct AtWork {
+    now: [std::sync::atomic::AtomicUsize; 3],
+    most: [std::sync::atomic::AtomicUsize; 3],
+}
+
+const LIMITS: [usize; 3] = [1, 2, 3];
+
+impl AtWork {
+    fn key(claimed: &Claimed) -> Option<usize> {
+        let used = claimed.run.concurrency.as_ref()?;
+        used.key.as_str().strip_prefix("key-")?.parse().ok()
+    }
+
+    fn begin(&self, key: usize) {
+        let order = std::sync::atomic::Ordering::SeqCst;
+        let now = self.now[key].fetch_add(1, order) + 1;
+        self.most[key].fetch_max(now, order);
+        assert!(now <= LIMITS[key], "{now} runs of key {key} at once");
+    }
+
+    fn end(&self, key: usize) {
+        let before = self.now[key].fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        assert!(before > 0);
+    }
+}
+
+/// Claims and ends the runs of one queue until all is done: claimers of several queues never choose the same run, so that nothing but
+/// their turns keeps two of them from taking the last place of a key. What was claimed is at work until the next claim has been answered; a batch is ended at once.
+async fn claim_within_limits(
+    url: String,
+    at_work: Arc<AtWork>,
+    left: Arc<std::sync::atomic::AtomicUsize>,
+    queue: u64,
+) {
+    let waiting = runtree_repository::WaitingRuns::ANY.queues([queue_name(queue)]);
+    let claim = claim_of(ClaimOf::Waiting(waiting), 1 + queue % 4);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    let runs = PostgresRepository::connect(&url).await.unwrap();
+    let mut held: Vec<Claimed> = Vec::new();
+    while left.load(order) > 0 {
+        let got = runs.claim(&claim).await.unwrap();
+        let keys = |claimed: &[Claimed]| claimed.iter().filter_map(AtWork::key).collect::<Vec<_>>();
+        keys(&got).into_iter().for_each(|key| at_work.begin(key));
+        keys(&held).into_iter().for_each(|key| at_work.end(key));
+        let endings: Vec<_> = held
+            .iter()
+            .map(|claimed| runtree_repository::Ending {
+                lease: claimed.lease,
+                outcome: completed(),
+            })
+            .collect();
+        for answer in runs.end_many(&endings).await.unwrap() {
+            assert!(matches!(answer, Write::Applied(_)), "{answer:?}");
+        }
+        left.fetch_sub(endings.len(), order);
+        held = got;
+    }
+    assert!(held.is_empty(), "what is held is left");
+}
+
+fn queue_name(queue: u64) -> runtree_repository::QueueName {
+    format!("queue-{queue}").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_claimers_never_pass_the_limit_of_a_key_and_leave_nobody_behind() {
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let mut requests = Vec::new();
+    for at in 0..240_usize {
+        let queue = u64::try_from(at / 4 % 8).unwrap();
+        let run = NewRun::new("builder").queue(queue_name(queue).as_str());
+        requests.push(request(match LIMITS.get(at % 4) {
+            Some(limit) => {
+                let limit = NonZeroU32::new(u32::try_from(*limit).unwrap()).unwrap();
+                run.concurrency(format!("key-{}", at % 4), limit)
+            }
+            None => run,
+        }));
+    }
+    let made = runs.create_many(&requests).await.unwrap();
+    assert!(made.iter().all(|made| matches!(made, Created::New(_))));
+    let at_work = Arc::new(AtWork::default());
+    let left = Arc::new(std::sync::atomic::AtomicUsize::new(requests.len()));
+    let claimers: Vec<_> = (0..8)
+        .map(|at| {
+            let (at_work, left) = (Arc::clone(&at_work), Arc::clone(&left));
+            tokio::spawn(claim_within_limits(database.url.clone(), at_work, left, at))
+        })
+        .collect();
+    for claimer in claimers {
+        claimer.await.unwrap();
+    }
+    for request in &requests {
+        let run = runs.get(request.id).await.unwrap().unwrap();
+        assert_eq!((run.status, run.attempts), (RunStatus::Completed, 1));
+        assert_events_have_no_gap(&runs, request.id).await;
+    }
+}
+
+/// The snapshot of who uses a key is taken after the turn: a claimer that waited for its turn sees what the one before it took.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimer_that_waits_for_its_turn_sees_what_was_taken_meanwhile() {
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let one =
+        |at: usize| request(NewRun::new(format!("w{at}")).concurrency("key", NonZeroU32::MIN));
+    let ids = [created(&runs, &one(0)).await, created(&runs, &one(1)).await];
+    let mut turn = database.session().await;
+    turn.batch_execute(
+        "begin; select pg_advisory_xact_lock(1920230251, hashtext('public/default'))",
+    )
+    .await
+    .unwrap();
+    let claims = ids.map(|id| {
+        let runs = runs.clone();
+        tokio::spawn(async move { runs.claim(&claim_of(ClaimOf::Run(id), 1)).await })
+    });
+    // Both have seen room for their run, and wait.
+    database
+        .wait_until("select count(*) = 2 from pg_locks where locktype = 'advisory' and not granted and classid = 1920230251")
+        .await;
+    turn.batch_execute("commit").await.unwrap();
+    let mut got = 0;
+    for claim in claims {
+        got += claim.await.unwrap().unwrap().len();
+    }
+    assert_eq!(got, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_at_once_all_count() {
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let id = created(&runs, &request(NewRun::new("builder"))).await;
+    let tasks: Vec<_> = (0..24_u64)
+        .map(|at| {
+            let runs = runs.clone();
+            tokio::spawn(async move {
+                let usage = runtree_repository::Usage {
+                    input_tokens: 1 << at,
+                    ..runtree_repository::Usage::default()
+                };
+                let annotation = runtree_repository::Annotation::new()
+                    .add_usage(usage)
+                    .add_tag(format!("tag-{at}").parse().unwrap())
+                    .metadata(format!("m{at}"), at);
+                runtree_repository::AnnotateRuns::annotate(&runs, id, &annotation)
+                    .await
+                    .unwrap()
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert!(matches!(task.await.unwrap(), Write::Applied(_)));
+    }
+    let run = runs.get(id).await.unwrap().unwrap();
+    assert_eq!(run.usage.input_tokens, (1 << 24) - 1);
+    assert_eq!((run.tags.len(), run.metadata.len()), (24, 24));
+    let kinds = assert_events_have_no_gap(&runs, id).await;
+    assert_eq!(kinds.len(), 25);
 }

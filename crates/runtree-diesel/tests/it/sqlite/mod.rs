@@ -8,6 +8,8 @@ mod processes;
 mod sharing;
 mod stored;
 mod twin;
+mod upgrade;
+mod watching;
 
 use std::num::NonZeroU32;
 use std::path::Path;

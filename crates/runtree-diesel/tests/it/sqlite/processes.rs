@@ -63,7 +63,7 @@ fn say(text: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-fn spawn(
+pub(super) fn spawn(
     binary: &Path,
     role: &str,
     file: &Path,
@@ -96,7 +96,7 @@ fn lines(stdout: ChildStdout) -> impl Iterator<Item = String> {
     lines.filter_map(|line| line.split_once(MARK).map(|(_, text)| text.to_owned()))
 }
 
-fn this_binary() -> PathBuf {
+pub(super) fn this_binary() -> PathBuf {
     std::env::current_exe().unwrap()
 }
 
@@ -111,7 +111,7 @@ async fn work(file: &Path) {
         let shared = NewRun::new("shared").idempotency_key(format!("key {number}"));
         let (shared, own) = (request(shared), request(NewRun::new("own")));
         let (one, two, claimed) = tokio::join!(runs.create(&shared), runs.create(&own), async {
-            let mut one_at_a_time = claim(ClaimOf::Any);
+            let mut one_at_a_time = claim(ClaimOf::ANY);
             one_at_a_time.limit = Limit::new(3).unwrap();
             runs.claim(&one_at_a_time).await
         });
@@ -126,7 +126,7 @@ async fn work(file: &Path) {
         end_all(&runs, claimed.unwrap()).await;
     }
     loop {
-        let claimed = runs.claim(&claim(ClaimOf::Any)).await.unwrap();
+        let claimed = runs.claim(&claim(ClaimOf::ANY)).await.unwrap();
         if claimed.is_empty() {
             break;
         }

@@ -41,7 +41,7 @@ async fn many_handles_make_each_run_once_and_claim_it_once() {
                 let run = NewRun::new("builder").idempotency_key(format!("key {number}"));
                 let created = runs.create(&request(run)).await.unwrap();
                 assert!(!matches!(created, Created::Conflict { .. }));
-                for claimed in runs.claim(&claim(ClaimOf::Any)).await.unwrap() {
+                for claimed in runs.claim(&claim(ClaimOf::ANY)).await.unwrap() {
                     let ended = runs
                         .end(claimed.lease, &Outcome::Completed { result: None })
                         .await
@@ -112,7 +112,7 @@ async fn a_claim_whose_caller_left_is_a_claim_or_none() {
         .unwrap();
     let run = create(&runs, NewRun::new("builder")).await;
     {
-        let wish = claim(ClaimOf::Any);
+        let wish = claim(ClaimOf::ANY);
         let mut future = pin!(runs.claim(&wish));
         assert!(
             future
@@ -276,4 +276,41 @@ async fn closing_the_last_handle_waits_for_what_was_accepted() {
         .await
         .unwrap();
     assert!(again.get(id).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handles_that_claim_at_once_keep_to_the_concurrency_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("runs.db");
+    let runs = SqliteRepository::open(&path).await.unwrap();
+    for number in 0..30 {
+        let run = NewRun::new("builder");
+        let run = if number % 3 == 0 {
+            run
+        } else {
+            run.concurrency("shared", super::attempts(4))
+        };
+        create(&runs, run).await;
+    }
+    let mut claims = Vec::new();
+    for _ in 0..6 {
+        let elsewhere = SqliteRepository::open(&path).await.unwrap();
+        claims.push(tokio::spawn(async move {
+            let wish = claim(ClaimOf::ANY);
+            elsewhere.claim(&wish).await.unwrap()
+        }));
+    }
+    let mut claimed = Vec::new();
+    for claim in claims {
+        claimed.extend(claim.await.unwrap());
+    }
+    let (keyed, others): (Vec<_>, Vec<_>) = claimed
+        .into_iter()
+        .partition(|claimed| claimed.run.concurrency.is_some());
+    assert_eq!((keyed.len(), others.len()), (4, 10));
+    // Room is made by an ending, and for one run only.
+    let done = Outcome::Completed { result: None };
+    let ended = runs.end(keyed[0].lease, &done).await.unwrap();
+    assert!(matches!(ended, Write::Applied(_)));
+    assert_eq!(runs.claim(&claim(ClaimOf::ANY)).await.unwrap().len(), 1);
 }

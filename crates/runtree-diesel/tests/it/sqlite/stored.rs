@@ -6,11 +6,12 @@ use std::time::Duration;
 use diesel::sql_types::{Nullable, Text};
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query};
 use runtree_diesel::SqliteRepository;
-use runtree_repository::time::{ManualClock, Timestamp};
+use runtree_repository::time::{ManualClock, TimeRange, Timestamp};
 use runtree_repository::{
     CancelMode, CancelRequest, ClaimOf, CleanUpWorktrees as _, CleanupClaim, CleanupOutcome,
-    CreateRuns as _, LeaseRef, LeaseTime, Limit, NewRun, Outcome, OwnRuns as _, PageRequest,
-    ReadRuns as _, Rescue, RescueRuns as _, RunFilter, StopRuns as _, WorktreeQuery, Write,
+    CreateRuns as _, LeaseRef, LeaseTime, Limit, MAX_FILTER_VALUES, MAX_TAGS, NewRun, Outcome,
+    OwnRuns as _, PageRequest, ReadRuns as _, Rescue, RescueRuns as _, RunFilter, RunOrder,
+    SortKey, StopRuns as _, Tag, Usage, WorktreeQuery, Write,
 };
 
 use super::{
@@ -60,7 +61,7 @@ async fn a_status_of_a_newer_version_is_read_and_left_alone() {
     );
 
     clock.advance(Duration::from_secs(3_600));
-    assert!(runs.claim(&claim(ClaimOf::Any)).await.unwrap().is_empty());
+    assert!(runs.claim(&claim(ClaimOf::ANY)).await.unwrap().is_empty());
     assert!(
         runs.claim(&claim(ClaimOf::Run(waiting)))
             .await
@@ -206,4 +207,78 @@ async fn the_tables_refuse_what_would_break_comparisons() {
             "{change}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_filter_with_as_many_values_as_are_allowed_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = SqliteRepository::open(directory.path().join("runs.db"))
+        .await
+        .unwrap();
+    let mut run = NewRun::new("builder");
+    let mut filter = RunFilter::new()
+        .workflows((0..99).map(|number| format!("w{number}").parse().unwrap()))
+        .created(TimeRange::all());
+    filter
+        .workflows
+        .as_mut()
+        .unwrap()
+        .insert("builder".parse().unwrap());
+    for number in 0..MAX_FILTER_VALUES {
+        run = run.metadata(format!("m{number}"), number);
+        filter = filter.metadata(format!("m{number}"), number);
+        if number < MAX_TAGS {
+            run = run.tag(format!("t{number}"));
+            filter = filter.tag(Tag::new(format!("t{number}")).unwrap());
+        }
+    }
+    let id = create(&runs, run).await.id;
+    for by in [SortKey::Created, SortKey::Cost] {
+        let page = PageRequest {
+            order: RunOrder::descending(by),
+            ..PageRequest::default()
+        };
+        let page = runs.list(&filter, &page).await.unwrap();
+        assert_eq!(page.runs.iter().map(|run| run.id).collect::<Vec<_>>(), [id]);
+    }
+    assert_eq!(runs.count(&filter).await.unwrap(), 1);
+    assert_eq!(runs.statistics(&filter).await.unwrap().runs, 1);
+    for number in MAX_TAGS..MAX_FILTER_VALUES {
+        filter = filter.tag(Tag::new(format!("t{number}")).unwrap());
+    }
+    assert_eq!(runs.count(&filter).await.unwrap(), 0);
+    let page = runs.list(&filter, &PageRequest::default()).await.unwrap();
+    assert!(page.runs.is_empty());
+}
+
+#[tokio::test]
+async fn measures_of_the_longest_times_do_not_overflow() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("runs.db");
+    let clock = ManualClock::new(Timestamp::MIN);
+    let builder = SqliteRepository::builder(&path).clock(Arc::new(clock.clone()));
+    let runs = builder.open().await.unwrap();
+    let mut leases = Vec::new();
+    for _ in 0..100 {
+        let run = create(&runs, NewRun::new("builder")).await;
+        let claimed = runs.claim(&claim(ClaimOf::Run(run.id))).await.unwrap();
+        leases.push(claimed[0].lease);
+    }
+    clock.set(Timestamp::MAX);
+    for lease in leases {
+        let ended = runs.end(lease, &Outcome::Killed).await.unwrap();
+        assert!(matches!(ended, Write::Applied(_)));
+    }
+    let most = "UPDATE runtree_runs SET cost = 9007199254740991, input_tokens = 9007199254740990";
+    execute(&path, most);
+    let statistics = runs.statistics(&RunFilter::new()).await.unwrap();
+    let whole = Timestamp::MAX.saturating_duration_since(Timestamp::MIN);
+    let measure = statistics.duration;
+    assert_eq!(measure.count, 100);
+    for value in [measure.mean, measure.median, measure.p99, measure.max] {
+        assert_eq!(value, whole);
+    }
+    let usage = statistics.usage();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Usage::MAX, 0));
+    assert_eq!(usage.cost.micros(), Usage::MAX);
 }

@@ -7,13 +7,16 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use runtree_diesel::SqliteRepository;
-use runtree_repository::id::{IdEnding, RunId};
-use runtree_repository::time::{ManualClock, TimeRange, Timestamp};
+use runtree_repository::id::{CommitId, IdEnding, RunId};
+use runtree_repository::status::{EndReason, RunStatus};
+use runtree_repository::time::{Clock as _, ManualClock, TimeRange, Timestamp};
 use runtree_repository::{
-    Actor, CancelMode, CancelRequest, Claim, ClaimOf, CleanupClaim, CleanupOutcome, CleanupRef,
-    CreateRun, ErrorText, EventNumber, HostName, LeaseRef, LeaseTime, Limit, MemoryRepository,
-    Namespace, NewRun, Outcome, Owner, PageRequest, Priority, ProcessMark, Reason, Rescue,
-    RunFilter, RunOrder, RunRepository, SalvageRef, WorktreeQuery, WorktreeSite,
+    Actor, Annotation, CancelMode, CancelRequest, Change, Claim, ClaimOf, CleanupClaim,
+    CleanupOutcome, CleanupRef, Cost, CreateRun, DiffStatistics, Ending, ErrorText, EventNumber,
+    FileChange, HostName, LeaseRef, LeaseTime, Limit, MemoryRepository, Namespace, NewRun, Outcome,
+    Overdue, Owner, PageRequest, Priority, ProcessMark, QueueName, Reason, Rescue, Retention,
+    RetryRun, RunFilter, RunOrder, RunRepository, SalvageRef, SortKey, Tag, Usage, UserId,
+    WaitingRuns, WorktreeQuery, WorktreeSite,
 };
 
 use super::{owner, request, request_with_worktree, site};
@@ -28,9 +31,30 @@ enum Step {
         attempts: u32,
         priority: i16,
         again: bool,
+        more: u8,
+    },
+    Retry {
+        run: u8,
+        worktree: bool,
+    },
+    Annotate {
+        run: u8,
+        how: u8,
+    },
+    TimeOut {
+        limit: u64,
+        grace: u64,
+    },
+    Delete {
+        seconds: u64,
+        limit: u64,
+    },
+    EndMany {
+        lease: u8,
     },
     Claim {
         of: Option<u8>,
+        queue: Option<bool>,
         limit: u64,
         at: Option<bool>,
     },
@@ -82,11 +106,19 @@ enum Owned {
 fn step() -> impl Strategy<Value = Step> {
     let few = || 0..6_u8;
     prop_oneof![
-        4 => (any::<bool>(), prop::option::of(0..3_u8), prop::option::of(0..2_u8), 1..4_u32, -1..2_i16, prop::bool::weighted(0.2)).prop_map(
-            |(worktree, key, unique, attempts, priority, again)| Step::Create { worktree, key, unique, attempts, priority, again }
+        4 => (any::<bool>(), prop::option::of(0..3_u8), prop::option::of(0..2_u8), 1..4_u32, -1..2_i16, prop::bool::weighted(0.2), 0..64_u8).prop_map(
+            |(worktree, key, unique, attempts, priority, again, more)| {
+                Step::Create { worktree, key, unique, attempts, priority, again, more }
+            }
         ),
-        6 => (prop::option::of(few()), 1..4_u64, prop::option::weighted(0.8, prop::bool::weighted(0.3)))
-            .prop_map(|(of, limit, at)| Step::Claim { of, limit, at }),
+        6 => (prop::option::of(few()), prop::option::weighted(0.2, any::<bool>()), 1..4_u64,
+              prop::option::weighted(0.8, prop::bool::weighted(0.3)))
+            .prop_map(|(of, queue, limit, at)| Step::Claim { of, queue, limit, at }),
+        2 => (few(), any::<bool>()).prop_map(|(run, worktree)| Step::Retry { run, worktree }),
+        3 => (few(), 0..6_u8).prop_map(|(run, how)| Step::Annotate { run, how }),
+        3 => (1..3_u64, 0..20_u64).prop_map(|(limit, grace)| Step::TimeOut { limit, grace }),
+        1 => (0..60_u64, 1..3_u64).prop_map(|(seconds, limit)| Step::Delete { seconds, limit }),
+        2 => few().prop_map(|lease| Step::EndMany { lease }),
         2 => few().prop_map(|lease| Step::Renew { lease }),
         11 => (few(), owned()).prop_map(|(lease, what)| Step::Own { lease, what }),
         6 => (few(), 0..4_u8).prop_map(|(run, wish)| Step::Cancel { run, wish }),
@@ -114,6 +146,8 @@ fn owned() -> impl Strategy<Value = Owned> {
 #[derive(Default)]
 struct Made {
     requests: Vec<CreateRun>,
+    /// Every id that a request or a retry drew.
+    ids: Vec<RunId>,
     leases: Vec<LeaseRef>,
     cleanups: Vec<CleanupRef>,
 }
@@ -141,6 +175,16 @@ impl World {
         if let Step::Earlier { seconds } = step {
             self.clock.step_back(Duration::from_secs(*seconds));
         }
+        if let Step::Retry { worktree, .. } = step {
+            let run = NewRun::new("unused");
+            let request = if *worktree {
+                request_with_worktree(run)
+            } else {
+                request(run)
+            };
+            made.ids.push(request.id);
+            return Some(request);
+        }
         let Step::Create {
             worktree,
             key,
@@ -148,6 +192,7 @@ impl World {
             attempts,
             priority,
             again,
+            more,
         } = step
         else {
             return None;
@@ -163,6 +208,7 @@ impl World {
         if let Some(key) = key {
             run = run.idempotency_key(format!("key {key}"));
         }
+        run = self.with_more(run, *more);
         if let Some(unique) = unique {
             run = run.unique_key(format!("unique {unique}"));
         }
@@ -172,7 +218,32 @@ impl World {
             request(run)
         };
         made.requests.push(request.clone());
+        made.ids.push(request.id);
         Some(request)
+    }
+
+    /// What a request may have besides; each bit is one thing.
+    fn with_more(&self, mut run: NewRun, more: u8) -> NewRun {
+        let has = |bit: u8| more & (1 << bit) != 0;
+        if has(0) {
+            run = run.queue("slow").agent("coder").model("large");
+        }
+        if has(1) {
+            let limit = if has(0) { 2 } else { 1 };
+            run = run.concurrency("shared", NonZeroU32::new(limit).unwrap());
+        }
+        if has(2) {
+            let deadline = self.clock.now().saturating_add(Duration::from_secs(20));
+            run = run.deadline(deadline);
+        }
+        if has(3) {
+            run = run.tag("a").tag("b").user("ann");
+        }
+        if has(4) {
+            let later = self.clock.now().saturating_add(Duration::from_secs(10));
+            run = run.available_at(later);
+        }
+        run
     }
 
     /// Does a step on one store and answers what it said, with the leases and clean-ups that it gave out.
@@ -183,16 +254,24 @@ impl World {
         made: &Made,
         request: Option<&CreateRun>,
     ) -> (String, Vec<LeaseRef>, Vec<CleanupRef>) {
-        let run = |number: u8| chosen(&made.requests, number).map(|request| request.id);
+        let run = |number: u8| chosen(&made.ids, number);
         let lease = |number: &u8| chosen(&made.leases, *number);
         let lease_time = LeaseTime::new(Duration::from_secs(10)).unwrap();
         let said = match step {
-            Step::Claim { of, limit, at } => {
+            Step::Claim {
+                of,
+                queue,
+                limit,
+                at,
+            } => {
+                let waiting = queue.map_or(WaitingRuns::ANY, waiting);
                 let claim = Claim {
                     owner: self.owner.clone(),
                     lease_time,
                     limit: Limit::new(*limit).unwrap(),
-                    of: of.and_then(run).map_or(ClaimOf::Any, ClaimOf::Run),
+                    of: of
+                        .and_then(run)
+                        .map_or(ClaimOf::Waiting(waiting), ClaimOf::Run),
                     site: at.map(place),
                 };
                 let claimed = runs.claim(&claim).await.unwrap();
@@ -258,6 +337,56 @@ impl World {
                 None => String::new(),
             },
             Step::Later { .. } | Step::Earlier { .. } => String::new(),
+            Step::Retry { run: number, .. } => match run(*number) {
+                Some(of) => {
+                    let new = request.unwrap();
+                    let retry = RetryRun {
+                        of,
+                        id: new.id,
+                        worktree: new.worktree.clone(),
+                        available_at: None,
+                        deadline: None,
+                    };
+                    // A repetition, as after a lost answer.
+                    let once = runs.retry(&retry).await;
+                    format!("{once:?} {:?}", runs.retry(&retry).await)
+                }
+                None => String::new(),
+            },
+            Step::Annotate { run: number, how } => match run(*number) {
+                Some(id) => format!("{:?}", runs.annotate(id, &annotation(*how)).await),
+                None => String::new(),
+            },
+            Step::TimeOut { limit, grace } => {
+                let overdue = Overdue {
+                    limit: Limit::new(*limit).unwrap(),
+                    grace: Duration::from_secs(*grace),
+                };
+                format!("{:?}", runs.time_out(&overdue).await)
+            }
+            Step::Delete { seconds, limit } => {
+                let age = Duration::from_secs(*seconds);
+                let retention = Retention {
+                    ended_before: self.clock.now().saturating_sub(age),
+                    limit: Limit::new(*limit).unwrap(),
+                };
+                format!("{:?}", runs.delete_ended(&retention).await)
+            }
+            Step::EndMany { lease: number } => {
+                let done = Outcome::Completed { result: None };
+                let broken = Outcome::Failed {
+                    error: ErrorText::lossy("it broke"),
+                    retry_after: None,
+                };
+                let leases = [*number, number.saturating_add(1), *number];
+                let leases = leases.iter().filter_map(lease);
+                let outcomes = [done.clone(), broken, done];
+                let endings = leases.zip(outcomes);
+                let endings: Vec<_> = endings
+                    .map(|(lease, outcome)| Ending { lease, outcome })
+                    .collect();
+                format!("{:?}", runs.end_many(&endings).await)
+            }
             Step::Own {
                 lease: number,
                 what,
@@ -314,6 +443,76 @@ fn wish(how: u8) -> CancelRequest {
     wish
 }
 
+fn waiting(slow: bool) -> WaitingRuns {
+    let queue = |name: &str| QueueName::new(name).unwrap();
+    if slow {
+        WaitingRuns::ANY.queues([queue("slow")])
+    } else {
+        let workflow = "builder".parse().unwrap();
+        WaitingRuns::ANY
+            .queues([queue("slow"), queue("default")])
+            .workflows([workflow])
+    }
+}
+
+fn annotation(how: u8) -> Annotation {
+    let tag = |text: &str| Tag::new(text).unwrap();
+    let usage = Usage {
+        input_tokens: 100,
+        output_tokens: Usage::MAX,
+        cost: Cost::from_micros(5),
+    };
+    match how {
+        0 => Annotation::new().add_usage(usage),
+        1 => Annotation::new().add_tag(tag("c")).remove_tag(tag("a")),
+        2 => Annotation::new()
+            .metadata("key", "new")
+            .metadata("more", vec![1, 2])
+            .set_usage(Usage::default()),
+        3 => Annotation::new().remove_metadata("key"),
+        4 => {
+            let commit: CommitId = "0123456789012345678901234567890123456789".parse().unwrap();
+            let mut facts = Annotation::new().commits(commit, commit);
+            facts.file_changes = Change::Set(vec![FileChange {
+                path: "src/lib.rs".parse().unwrap(),
+                added: Some(3),
+                removed: None,
+            }]);
+            facts.diff(DiffStatistics::default())
+        }
+        _ => {
+            let mut nothing = Annotation::new();
+            nothing.agent = Change::Clear;
+            nothing.diff = Change::Clear;
+            nothing.first_commit = Change::Clear;
+            nothing.last_commit = Change::Clear;
+            nothing.file_changes = Change::Clear;
+            nothing
+        }
+    }
+}
+
+/// One of many filters.
+fn filter(number: usize, owner: &Owner) -> RunFilter {
+    let new = RunFilter::new;
+    let tag = |text: &str| Tag::new(text).unwrap();
+    match number % 13 {
+        0 => new(),
+        1 => new().statuses([RunStatus::Running]),
+        2 => new().statuses([RunStatus::Pending, RunStatus::Failed]),
+        3 => new().end_reasons([EndReason::TimedOut, EndReason::Killed]),
+        4 => new().queues([QueueName::new("slow").unwrap()]),
+        5 => new().tag(tag("a")).tag(tag("b")),
+        6 => new().metadata("key", 1),
+        7 => new().metadata_key("more").tag(tag("b")),
+        8 => new().owner(owner.id),
+        9 => new().owner_host(owner.host.clone()),
+        10 => new().user(UserId::new("ann").unwrap()),
+        11 => new().started(TimeRange::all()),
+        _ => new().ended(TimeRange::all()),
+    }
+}
+
 fn outcome_of_cleanup(how: u8) -> CleanupOutcome {
     match how {
         0 => CleanupOutcome::Removed {
@@ -330,7 +529,12 @@ fn outcome_of_cleanup(how: u8) -> CleanupOutcome {
 }
 
 /// Everything that can be read, as text.
-async fn everything(runs: &dyn RunRepository, ids: &[RunId]) -> String {
+async fn everything(
+    runs: &dyn RunRepository,
+    ids: &[RunId],
+    number: usize,
+    owner: &Owner,
+) -> String {
     let mut all = String::new();
     for id in ids {
         let ending: IdEnding = id.short();
@@ -341,15 +545,21 @@ async fn everything(runs: &dyn RunRepository, ids: &[RunId]) -> String {
             runs.events(*id, EventNumber::START, Limit::MAX).await
         );
         all += &format!("{:?}\n", runs.worktrees(&WorktreeQuery::Run(*id)).await);
+        all += &format!("{:?}\n", runs.explain(*id).await);
     }
-    for order in [RunOrder::NewestFirst, RunOrder::OldestFirst] {
+    // Each time another order and another filter.
+    let by = SortKey::ALL[number % SortKey::ALL.len()];
+    let filter = filter(number, owner);
+    all += &format!("{:?}\n", runs.count(&filter).await);
+    all += &format!("{:?}\n", runs.statistics(&filter).await);
+    for order in [RunOrder::ascending(by), RunOrder::descending(by)] {
         let mut page = PageRequest {
             limit: Limit::new(2).unwrap(),
             order,
             after: None,
         };
         loop {
-            let read = runs.list(&RunFilter::new(), &page).await.unwrap();
+            let read = runs.list(&filter, &page).await.unwrap();
             all += &format!("{read:?}\n");
             page.after = read.next;
             if page.after.is_none() {
@@ -392,10 +602,9 @@ async fn compare(
         prop_assert_eq!(said, expected, "the answer to step {}, {:?}", number, step);
         made.leases.extend(leases);
         made.cleanups.extend(cleanups);
-        let ids: Vec<RunId> = made.requests.iter().map(|request| request.id).collect();
         let (expected, found) = (
-            everything(&memory, &ids).await,
-            everything(file, &ids).await,
+            everything(&memory, &made.ids, number, &world.owner).await,
+            everything(file, &made.ids, number, &world.owner).await,
         );
         let difference = expected
             .lines()

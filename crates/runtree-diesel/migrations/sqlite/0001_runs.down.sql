@@ -1,0 +1,9 @@
+-- Takes every run away.
+
+DROP VIEW runtree_runs_readable;
+DROP TABLE runtree_run_cleanup;
+DROP TABLE runtree_run_worktrees;
+DROP TABLE runtree_run_events;
+DROP TABLE runtree_run_leases;
+DROP TABLE runtree_run_payloads;
+DROP TABLE runtree_runs;

@@ -1,0 +1,126 @@
+//! Databases of earlier versions, and schemas that people change with their own tools.
+
+use runtree_repository::AnnotateRuns;
+
+use super::*;
+
+/// What version 1 left: an ended, a running and a waiting run, and one that somebody wants to stop.
+const OLD_RUNS: &str = "
+    insert into runtree_runs (
+        namespace, id, workflow, status, end_reason, priority, unique_key, fingerprint, attempts, max_attempts, token, last_event,
+        cancel_requested_at, cancel_mode, available_at, created_at, updated_at, started_at, ended_at)
+    select 'default', id::uuid, 'builder', status, reason, 0, 'key-' || right(id, 1), sha256(id::bytea), 1, 2, 1, 1, stop,
+        case when stop is not null then 'graceful' end, at, at, at, start, ended
+    from (select timestamptz '2026-01-01 00:00:00+00' as at) base cross join (values
+        ('01890a5d-ac96-774b-bcce-b302099a8051', 'completed', 'succeeded', null::timestamptz,
+            timestamptz '2026-01-01 00:00:01+00', timestamptz '2026-01-01 00:00:05+00'),
+        ('01890a5d-ac96-774b-bcce-b302099a8052', 'running', null, null, timestamptz '2026-01-01 00:00:02+00', null),
+        ('01890a5d-ac96-774b-bcce-b302099a8053', 'pending', null, null, null, null),
+        ('01890a5d-ac96-774b-bcce-b302099a8054', 'running', null, timestamptz '2026-01-01 00:00:03+00',
+            timestamptz '2026-01-01 00:00:02+00', null)
+    ) as v (id, status, reason, stop, start, ended);
+    insert into runtree_run_payloads (namespace, run_id, input, metadata)
+    select namespace, id, 'in', '{\"a\": 1e16}' from runtree_runs;
+    insert into runtree_run_leases (namespace, run_id, token, owner_id, owner_host, owner_process, heartbeat_at, expires_at)
+    select namespace, id, token, '01890a5d-ac96-774b-bcce-b302099a8055', 'alpha', 'p', updated_at, '2999-01-01'
+    from runtree_runs where status = 'running';
+    insert into runtree_run_events (namespace, run_id, number, at, kind, token)
+    select namespace, id, 1, created_at, 'created', 0 from runtree_runs";
+
+fn old_database() -> Database {
+    let database = Database::fresh();
+    let first = PostgresRepository::migrations().first().unwrap();
+    assert_eq!((first.version(), first.name()), (1, "runs"));
+    database.execute(&first.up());
+    database.execute(OLD_RUNS);
+    database
+}
+
+async fn statuses(runs: &PostgresRepository) -> Vec<RunStatus> {
+    let page = PageRequest {
+        order: runtree_repository::RunOrder::OLDEST_FIRST,
+        ..PageRequest::default()
+    };
+    let page = runs.list(&RunFilter::new(), &page).await.unwrap();
+    page.runs.iter().map(|run| run.status).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_version_1_is_upgraded_once_by_eight_that_start_at_once() {
+    let database = old_database();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(PostgresRepository::builder(&database.url).connect()))
+        .collect();
+    let mut opened = Vec::new();
+    for task in tasks {
+        opened.push(task.await.unwrap().unwrap());
+    }
+    let steps =
+        "select version, name, min_reader, min_writer from runtree_schema_info order by version";
+    assert_eq!(database.execute(steps), "1|runs|1|1\n2|complete|2|2");
+    let runs = &opened[0];
+    use RunStatus::{Completed, Pending, Running};
+    assert_eq!(statuses(runs).await, [Completed, Running, Pending, Running]);
+    // The old runs are what they were, and all that is new works on them.
+    let claimed = runs.claim(&claim_of(ClaimOf::ANY, 9)).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    let run = &claimed[0].run;
+    assert_eq!(run.queue.as_str(), "default");
+    assert_eq!(run.input.as_ref().map(AsRef::as_ref), Some("in"));
+    let annotation = runtree_repository::Annotation::new()
+        .add_tag("new".parse().unwrap())
+        .metadata("b", 2);
+    let annotated = runs.annotate(run.id, &annotation).await.unwrap();
+    let annotated = annotated.accepted().unwrap();
+    assert_eq!(
+        serde_json::Value::Object(annotated.metadata.clone()),
+        json!({"a": 1e16, "b": 2})
+    );
+    let ended = runs.end(claimed[0].lease, &completed()).await.unwrap();
+    assert_eq!(ended.accepted().unwrap().status, Completed);
+    assert_eq!(runs.count(&RunFilter::new()).await.unwrap(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_goes_up_and_down_and_up_again() {
+    let database = old_database();
+    let steps = PostgresRepository::migrations();
+    let tables = "select string_agg(table_name || '.' || column_name || ' ' || data_type, ',' order by table_name, ordinal_position)
+        from information_schema.columns where table_schema = 'public' and table_name like 'runtree%'";
+    let indexes = "select string_agg(indexdef, ';' order by indexname) from pg_indexes where schemaname = 'public'";
+    let look = || (database.execute(tables), database.execute(indexes));
+    let before = look();
+    let second = &steps[1];
+    database.execute(&second.up());
+    let after = look();
+    assert_ne!(before, after);
+    database.execute(&second.down());
+    assert_eq!(look(), before);
+    database.execute(&second.up());
+    assert_eq!(look(), after);
+    // What was applied by hand is what a repository needs.
+    let builder = PostgresRepository::builder(&database.url).without_migrating();
+    assert_eq!(statuses(&builder.connect().await.unwrap()).await.len(), 4);
+    for step in steps.iter().rev() {
+        database.execute(&step.down());
+    }
+    assert_eq!(
+        database.execute(
+            "select string_agg(tablename, ',') from pg_tables where schemaname = 'public'"
+        ),
+        "runtree_schema_info"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_lacks_steps_is_refused_and_left_alone_where_nothing_may_be_migrated() {
+    let database = old_database();
+    let builder = PostgresRepository::builder(&database.url).without_migrating();
+    let error = builder.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("2 (complete)"), "{error}");
+    assert_eq!(
+        database.execute("select count(*) from runtree_schema_info"),
+        "1"
+    );
+}

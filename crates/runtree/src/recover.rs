@@ -1,7 +1,9 @@
 //! Finishes or undoes what a crash left; the same steps as the normal way, started from what is found.
 
+use std::time::Duration;
+
 use runtree_process::{Liveness, ProcessGroupIdentity, ProcessIdentity, Stop};
-use runtree_repository::{Lease, Limit, Owner, Rescue, Rescued};
+use runtree_repository::{Lease, Limit, Overdue, Owner, Rescue, Rescued, RunSummary};
 use runtree_worktree::{LockHolder, Recovered};
 
 use crate::clean_up::CleanedUp;
@@ -9,12 +11,17 @@ use crate::coordinator::Inner;
 use crate::error::Result;
 use crate::names;
 
+/// How long the work of a run has to stop by itself once the run's deadline has passed.
+const DEADLINE_GRACE: Duration = Duration::from_secs(30);
+
 /// What a recovery found, and what became of it.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Recovery {
     /// Runs that were taken away from owners that are dead or silent.
     pub rescued: Vec<Rescued>,
+    /// Runs whose deadline has passed: asked to stop, or ended for it.
+    pub overdue: Vec<RunSummary>,
     /// Worktrees whose making or removal was cut short.
     pub worktrees: Vec<Recovered>,
     /// Worktrees of ended runs.
@@ -27,6 +34,7 @@ impl Recovery {
     /// Tells whether there was nothing to do.
     pub fn is_empty(&self) -> bool {
         self.rescued.is_empty()
+            && self.overdue.is_empty()
             && self.worktrees.is_empty()
             && self.cleaned_up.is_empty()
             && self.left.is_empty()
@@ -41,12 +49,18 @@ impl Inner {
         let rescue = self.end_orphans(&mut recovery.left).await?;
         recovery.worktrees = self.git(|worktrees| worktrees.recover(&probe)).await?;
         recovery.rescued = self.persist(|| self.runs.rescue(&rescue)).await?;
+        let overdue = Overdue {
+            limit: Limit::MAX,
+            grace: DEADLINE_GRACE,
+        };
+        recovery.overdue = self.persist(|| self.runs.time_out(&overdue)).await?;
         self.free_dead_cleanups().await?;
         recovery.cleaned_up = self.clean_up(None, &mut recovery.left).await?;
         self.unlock_kept(&mut recovery.left).await?;
         if !recovery.is_empty() {
             tracing::info!(
                 rescued = recovery.rescued.len(),
+                overdue = recovery.overdue.len(),
                 worktrees = recovery.worktrees.len(),
                 cleaned_up = recovery.cleaned_up.len(),
                 left = recovery.left.len(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use runtree_id::RunId;
 use runtree_repository::{
-    Claim, ClaimOf, Claimed, LeaseRef, Limit, NewRun, Run, WorkflowName, Write,
+    Claim, ClaimOf, Claimed, LeaseRef, Limit, NewRun, QueueName, Run, WaitingRuns, WorkflowName,
+    Write,
 };
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ pub struct WorkerBuilder {
     coordinator: Coordinator,
     executor: Arc<dyn Executor>,
     concurrency: usize,
-    of: ClaimOf,
+    of: WaitingRuns,
 }
 
 /// Takes waiting runs and executes them, until it is shut down.
@@ -78,7 +79,7 @@ impl Coordinator {
             coordinator: self.clone(),
             executor: Arc::new(executor),
             concurrency: 1,
-            of: ClaimOf::Any,
+            of: WaitingRuns::ANY,
         }
     }
 }
@@ -92,7 +93,13 @@ impl WorkerBuilder {
 
     /// Takes only runs of these workflows.
     pub fn workflows(mut self, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
-        self.of = ClaimOf::Workflows(workflows.into_iter().collect());
+        self.of = self.of.workflows(workflows);
+        self
+    }
+
+    /// Takes only runs of these queues.
+    pub fn queues(mut self, queues: impl IntoIterator<Item = QueueName>) -> Self {
+        self.of = self.of.queues(queues);
         self
     }
 
@@ -150,7 +157,7 @@ impl WorkerBuilder {
             owner: inner.me.owner.clone(),
             lease_time: inner.me.lease_time,
             limit,
-            of: self.of.clone(),
+            of: ClaimOf::Waiting(self.of.clone()),
             site: Some(inner.me.site.clone()),
         };
         let asked_at = Instant::now();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use runtree::process::{Members, ProcessGroupIdentity};
 use runtree::repository::{HostName, Owner, ProcessMark, RescueRuns};
 use runtree::status::EndReason;
-use runtree::{ErrorKind, Kill, NewRun, RunStatus, SqliteRepository, Supervised};
+use runtree::{ErrorKind, Kill, NewRun, RunStatus, SqliteRepository, Supervised, Timestamp};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -409,4 +409,32 @@ async fn one_worktree_that_must_stay_keeps_nobody_from_work() {
         another.recovery()
     );
     assert!(Path::new(&path).exists());
+}
+
+#[tokio::test]
+async fn a_run_whose_deadline_passes_is_stopped_and_says_that_it_timed_out() {
+    let world = World::new();
+    let owner = world.coordinator_with_lease(SHORT).await;
+    let other = world.coordinator().await;
+    let deadline = Timestamp::UNIX_EPOCH;
+    let run = owner
+        .start(NewRun::new("late").deadline(deadline))
+        .await
+        .unwrap();
+    let command = run
+        .command("sleep")
+        .arg("1000")
+        .env("PATH", "/usr/bin:/bin");
+    let mut child = run.spawn(command).await.unwrap();
+    let recovery = other.recover().await.unwrap();
+    assert_eq!(recovery.overdue.len(), 1);
+    assert_eq!(recovery.overdue[0].id, run.id());
+    assert_eq!(
+        run.supervise(&mut child).await.unwrap(),
+        Supervised::Stopped
+    );
+    let ended = run.killed().await.unwrap();
+    assert_eq!(ended.run.status, RunStatus::Failed);
+    assert_eq!(ended.run.end_reason, Some(EndReason::TimedOut));
+    world.assert_nothing_is_left();
 }

@@ -1,15 +1,18 @@
 //! A run repository whose process ends just after its n-th write.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use runtree::id::{IdEnding, Lookup};
 use runtree::repository::{
-    CancelRequest, Capabilities, Claim, Claimed, CleanUpWorktrees, CleanupClaim, CleanupLease,
-    CleanupOutcome, CleanupRef, CleanupTask, CreateRun, CreateRuns, Created, EventNumber, HostName,
-    HostPath, Lease, LeaseRef, LeaseTime, Limit, Outcome, OwnRuns, PageRequest, ProcessMark,
-    ReadRuns, Renewal, RepositoryError, Rescue, RescueRuns, Rescued, RunEvent, RunPage,
-    RunRepository, StopRuns, WorktreeQuery, WorktreeRecord, Write,
+    AnnotateRuns, Annotation, CancelRequest, Capabilities, ChangeMark, Claim, Claimed,
+    CleanUpWorktrees, CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask,
+    CreateRun, CreateRuns, Created, Ending, EventNumber, Explanation, HostName, HostPath,
+    IdempotencyKey, Lease, LeaseRef, LeaseTime, Limit, Outcome, Overdue, OwnRuns, PageRequest,
+    ProcessMark, ReadRuns, Renewal, RepositoryError, Rescue, RescueRuns, Rescued, RetainRuns,
+    Retention, RetryRun, RunEvent, RunPage, RunRepository, RunStatistics, StopRuns, WatchRuns,
+    WorktreeQuery, WorktreeRecord, Write,
 };
 use runtree::time::Timestamp;
 use runtree::{Run, RunFilter, RunId, RunSummary, SqliteRepository};
@@ -38,12 +41,27 @@ impl StopAfterWrite {
         }
         answer
     }
+
+    /// As [`written`](Self::written); nothing found is nothing written.
+    fn written_some<T>(&self, answer: Vec<T>) -> Vec<T> {
+        if answer.is_empty() {
+            answer
+        } else {
+            self.written(answer)
+        }
+    }
 }
 
 #[async_trait]
 impl CreateRuns for StopAfterWrite {
     async fn create(&self, request: &CreateRun) -> Answer<Created> {
         Ok(self.written(self.inner.create(request).await?))
+    }
+    async fn create_many(&self, requests: &[CreateRun]) -> Answer<Vec<Created>> {
+        Ok(self.written(self.inner.create_many(requests).await?))
+    }
+    async fn retry(&self, request: &RetryRun) -> Answer<Write<Created>> {
+        Ok(self.written(self.inner.retry(request).await?))
     }
 }
 
@@ -60,6 +78,18 @@ impl ReadRuns for StopAfterWrite {
     }
     async fn list(&self, filter: &RunFilter, page: &PageRequest) -> Answer<RunPage> {
         self.inner.list(filter, page).await
+    }
+    async fn get_by_key(&self, key: &IdempotencyKey) -> Answer<Option<Run>> {
+        self.inner.get_by_key(key).await
+    }
+    async fn count(&self, filter: &RunFilter) -> Answer<u64> {
+        self.inner.count(filter).await
+    }
+    async fn statistics(&self, filter: &RunFilter) -> Answer<RunStatistics> {
+        self.inner.statistics(filter).await
+    }
+    async fn explain(&self, id: RunId) -> Answer<Option<Explanation>> {
+        self.inner.explain(id).await
     }
     async fn events(&self, id: RunId, after: EventNumber, limit: Limit) -> Answer<Vec<RunEvent>> {
         self.inner.events(id, after, limit).await
@@ -83,6 +113,9 @@ impl OwnRuns for StopAfterWrite {
     async fn end(&self, lease: LeaseRef, outcome: &Outcome) -> Answer<Write<Run>> {
         Ok(self.written(self.inner.end(lease, outcome).await?))
     }
+    async fn end_many(&self, endings: &[Ending]) -> Answer<Vec<Write<RunSummary>>> {
+        Ok(self.written(self.inner.end_many(endings).await?))
+    }
     async fn release(&self, lease: LeaseRef) -> Answer<Write<Run>> {
         Ok(self.written(self.inner.release(lease).await?))
     }
@@ -104,13 +137,31 @@ impl RescueRuns for StopAfterWrite {
         self.inner.leases(host).await
     }
     async fn rescue(&self, rescue: &Rescue) -> Answer<Vec<Rescued>> {
-        // Nothing to rescue is nothing written.
-        let rescued = self.inner.rescue(rescue).await?;
-        Ok(if rescued.is_empty() {
-            rescued
-        } else {
-            self.written(rescued)
-        })
+        Ok(self.written_some(self.inner.rescue(rescue).await?))
+    }
+    async fn time_out(&self, overdue: &Overdue) -> Answer<Vec<RunSummary>> {
+        Ok(self.written_some(self.inner.time_out(overdue).await?))
+    }
+}
+
+#[async_trait]
+impl AnnotateRuns for StopAfterWrite {
+    async fn annotate(&self, id: RunId, annotation: &Annotation) -> Answer<Write<Run>> {
+        Ok(self.written(self.inner.annotate(id, annotation).await?))
+    }
+}
+
+#[async_trait]
+impl RetainRuns for StopAfterWrite {
+    async fn delete_ended(&self, retention: &Retention) -> Answer<Vec<RunId>> {
+        Ok(self.written_some(self.inner.delete_ended(retention).await?))
+    }
+}
+
+#[async_trait]
+impl WatchRuns for StopAfterWrite {
+    async fn changed(&self, seen: ChangeMark, wait: Duration) -> Answer<ChangeMark> {
+        self.inner.changed(seen, wait).await
     }
 }
 
@@ -120,12 +171,7 @@ impl CleanUpWorktrees for StopAfterWrite {
         self.inner.worktrees(query).await
     }
     async fn claim_cleanups(&self, claim: &CleanupClaim) -> Answer<Vec<CleanupTask>> {
-        let tasks = self.inner.claim_cleanups(claim).await?;
-        Ok(if tasks.is_empty() {
-            tasks
-        } else {
-            self.written(tasks)
-        })
+        Ok(self.written_some(self.inner.claim_cleanups(claim).await?))
     }
     async fn cleanup_leases(
         &self,

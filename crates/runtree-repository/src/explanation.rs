@@ -77,7 +77,7 @@ pub enum Because {
         /// How many due runs of its queue go first.
         ahead: u64,
     },
-    /// Its deadline has passed; the next look at deadlines ends it.
+    /// Its deadline has passed; the next look at deadlines ends it, or asks it to stop when it runs and nobody has asked before.
     DeadlinePassed {
         /// When it passed.
         at: Timestamp,

@@ -33,13 +33,16 @@ pub trait RunRepositoryExt: RunRepository {
         patience: Duration,
     ) -> impl Future<Output = Result<Option<Run>, RepositoryError>> + Send {
         async move {
-            let until = tokio::time::Instant::now() + patience;
+            // None of a patience that no clock of ours reaches the end of.
+            let until = tokio::time::Instant::now().checked_add(patience);
             let mut seen = ChangeMark::START;
             loop {
                 // The mark is taken before the look, so that a change in between is not missed.
                 seen = self.changed(seen, Duration::ZERO).await?;
                 let run = self.get(id).await?;
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                let left = until.map_or(LOOK_EVERY, |until| {
+                    until.saturating_duration_since(tokio::time::Instant::now())
+                });
                 if left.is_zero() || run.as_ref().is_none_or(|run| run.has_ended()) {
                     return Ok(run);
                 }

@@ -241,15 +241,23 @@ impl Cursor {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when it is of another order.
     pub fn position_in(&self, order: RunOrder) -> Result<&Position, RepositoryError> {
-        if self.order == order {
+        let refuse = |why| Err(RepositoryError::new(ErrorKind::InvalidInput, why));
+        if self.order != order {
+            return refuse(format!(
+                "the cursor is of a list in the order `{}`, not `{order}`",
+                self.order
+            ));
+        }
+        let fits = match &self.position.value {
+            SortValue::Number(_) => !order.by.is_text(),
+            SortValue::Text(text) => order.by.is_text() && !text.contains('\0'),
+        };
+        if fits {
             Ok(&self.position)
         } else {
-            Err(RepositoryError::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "the cursor is of a list in the order `{}`, not `{order}`",
-                    self.order
-                ),
+            refuse(format!(
+                "the cursor holds a value that no `{}` has",
+                order.by.as_str()
             ))
         }
     }
@@ -406,6 +414,19 @@ mod tests {
             .position_in(RunOrder::ascending(SortKey::Cost))
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        for value in [
+            SortValue::Text("7".to_owned()),
+            SortValue::Text("\0".to_owned()),
+        ] {
+            let order = RunOrder::descending(SortKey::Cost);
+            let id = cursor.position.id;
+            let made = Cursor::new(order, Position { value, id });
+            let error = made.position_in(order).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the cursor holds a value that no `cost` has"
+            );
+        }
         assert_eq!(
             error.to_string(),
             "the cursor is of a list in the order `cost desc`, not `cost asc`"

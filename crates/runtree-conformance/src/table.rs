@@ -68,6 +68,7 @@ macro_rules! __each_case {
             create {
                 a_new_run_is_pending_and_whole,
                 what_was_not_given_is_absent,
+                a_number_of_metadata_comes_back_as_it_was,
                 repeating_a_create_finds_its_run,
                 an_idempotency_key_finds_the_run_of_the_same_request,
                 an_idempotency_key_outlives_its_run,

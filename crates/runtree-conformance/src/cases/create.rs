@@ -7,7 +7,7 @@ use std::time::Duration;
 use runtree_repository::id::RunId;
 use runtree_repository::status::RunStatus;
 use runtree_repository::{
-    ConflictOver, CreateRun, Created, ErrorKind, ErrorText, EventKind, IdempotencyKey,
+    Annotation, ConflictOver, CreateRun, Created, ErrorKind, ErrorText, EventKind, IdempotencyKey,
     MAX_JSON_BYTES, MAX_JSON_DEPTH, NewRun, Outcome, Persistence, Priority, Run, RunFilter,
     RunInput, Token, UniqueKey, UserId, WorkflowName,
 };
@@ -133,6 +133,36 @@ pub(crate) async fn what_was_not_given_is_absent(cx: Cx) -> Checked {
             && run.end_reason.is_none(),
         "what was not given must be absent: saw {run:?}"
     );
+    Ok(())
+}
+
+pub(crate) async fn a_number_of_metadata_comes_back_as_it_was(cx: Cx) -> Checked {
+    // Read with less care than it takes, each comes back as the next number.
+    for number in [
+        907.303_832_202_868_9,
+        0.1 + 0.2,
+        f64::MIN_POSITIVE,
+        f64::MAX,
+    ] {
+        let created = cx
+            .create(NewRun::new("builder").metadata("number", number))
+            .await?;
+        ensure_eq!(
+            created.metadata.get("number").and_then(Value::as_f64),
+            Some(number),
+            "what a create answers"
+        );
+        ensure_eq!(
+            cx.get(created.id).await?.metadata,
+            created.metadata,
+            "what is read"
+        );
+        let same = Annotation::new().metadata("number", number);
+        cx.runs
+            .annotate(created.id, &same)
+            .await?
+            .already("the same number again")?;
+    }
     Ok(())
 }
 

@@ -60,7 +60,7 @@ impl OwnRuns for PostgresRepository {
         for lease in leases {
             let answer = renewed.get(lease).cloned().unwrap_or(Renewal::Lost);
             if answer == Renewal::Lost {
-                self.reject(*lease, Event::Renew.as_str()).await?;
+                self.reject(*lease, Event::Renew.as_str()).await;
             }
             answers.push(answer);
         }
@@ -311,17 +311,20 @@ impl PostgresRepository {
         event: &str,
         run: RunSummary,
     ) -> Result<Write<T>, RepositoryError> {
-        self.reject(lease, event).await?;
+        self.reject(lease, event).await;
         Ok(Write::Stale {
             current: Box::new(run),
         })
     }
 
     /// Adds a rejected write to the history of a run that exists.
-    async fn reject(&self, lease: LeaseRef, event: &str) -> Result<(), RepositoryError> {
+    ///
+    /// What was decided is told even when the history cannot be written: other answers of the same call are committed already.
+    async fn reject(&self, lease: LeaseRef, event: &str) {
         let statement = || self.owned(sql::REJECT, lease).text(event);
-        self.change("record a rejected write", statement).await?;
-        Ok(())
+        if let Err(error) = self.change("record a rejected write", statement).await {
+            tracing::warn!(run = %lease.run, event, %error, "a rejected write is missing in the history");
+        }
     }
 
     async fn held_worktree(

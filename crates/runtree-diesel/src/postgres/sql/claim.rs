@@ -181,7 +181,7 @@ pub(in crate::postgres) const CANDIDATES_RUN: &str = candidates!(" AND r.id = $1
 
 /// Takes the turn among those who claim runs with keys, until the transaction ends. The first number is this lock's own among those
 /// of the database: the bytes of "rtck"; the second is of the namespace in its schema.
-pub(in crate::postgres) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1920230251, hashtext(current_schema() || '/' || $1)) IS NULL AS done";
+pub(in crate::postgres) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1920230251, hashtext('runtree_runs'::regclass::oid::text || '/' || $1)) IS NULL AS done";
 
 /// As the other claims, of the runs `$16`.
 pub(in crate::postgres) const CLAIM_CHOSEN: &str = concat!(

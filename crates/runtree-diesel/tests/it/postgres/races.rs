@@ -424,7 +424,7 @@ async fn a_claimer_that_waits_for_its_turn_sees_what_was_taken_meanwhile() {
     let ids = [created(&runs, &one(0)).await, created(&runs, &one(1)).await];
     let mut turn = database.session().await;
     turn.batch_execute(
-        "begin; select pg_advisory_xact_lock(1920230251, hashtext('public/default'))",
+        "begin; select pg_advisory_xact_lock(1920230251, hashtext('runtree_runs'::regclass::oid::text || '/default'))",
     )
     .await
     .unwrap();

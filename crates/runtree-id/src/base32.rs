@@ -16,21 +16,29 @@ const WORD: usize = 8;
 /// The bits that they hold.
 const WORD_BITS: usize = 40;
 
-/// Writes 128 bits as 26 characters; the first holds only three of them.
+/// Writes four characters and 128 bits as 26 more, of which the first holds only three; two
+/// zeros fill the last word.
+///
+/// Whole words are written, because whoever reads a word that was written piece by piece
+/// waits until all of it has left the processor's queue.
 #[inline]
-pub(crate) fn encode(value: u128, text: &mut [u8; LENGTH]) {
-    // Two characters at once, of words that fit a register.
-    let (pairs, _) = text.as_chunks_mut::<2>();
-    let (head, tail) = pairs.split_at_mut(1);
-    let (middle, end) = tail.split_at_mut(PAIRS_OF_WORD);
-    write(head, word(value >> (2 * PAIRED_BITS)));
-    write(middle, word(value >> PAIRED_BITS));
-    write(end, word(value));
+pub(crate) fn encode(head: [u8; HEAD], value: u128) -> [[u8; WORD]; WORDS] {
+    let bits = |shift: usize| word(value >> shift);
+    let first = write(bits(2 * WORD_BITS + LAST_BITS)) >> (8 * HEAD) << (8 * HEAD);
+    let [a, b, c, d] = head;
+    let first = first | u64::from_le_bytes([a, b, c, d, 0, 0, 0, 0]);
+    let second = write(bits(WORD_BITS + LAST_BITS));
+    let third = write(bits(LAST_BITS));
+    let last = write(word(value << (WORD_BITS - LAST_BITS)));
+    [first, second, third, last].map(u64::to_le_bytes)
 }
 
-/// The pairs of characters that one word is written as, and the bits that they hold.
-const PAIRS_OF_WORD: usize = 6;
-const PAIRED_BITS: usize = PAIRS_OF_WORD * 10;
+/// The characters before the digits, and the words that both fill.
+const HEAD: usize = 4;
+const WORDS: usize = (HEAD + LENGTH).div_ceil(WORD);
+
+/// The bits that the last word holds.
+const LAST_BITS: usize = (HEAD + LENGTH) % WORD * 5;
 
 /// The two characters of each value below 1024.
 static PAIRS: [[u8; 2]; 1024] = {
@@ -50,19 +58,19 @@ static PAIRS: [[u8; 2]; 1024] = {
 /// Returns the lowest word of a number.
 #[inline]
 fn word(value: u128) -> u64 {
-    const MASK: u128 = (1 << PAIRED_BITS) - 1;
+    const MASK: u128 = (1 << WORD_BITS) - 1;
     u64::try_from(value & MASK).expect("because a word has fewer bits")
 }
 
-/// Writes the lowest bits of a word as pairs of characters.
+/// Writes a word's bits as eight characters, the first in the lowest byte.
 #[inline]
-fn write(pairs: &mut [[u8; 2]], word: u64) {
-    let mut rest = word;
-    for pair in pairs.iter_mut().rev() {
-        let [low, high, ..] = rest.to_le_bytes();
-        *pair = PAIRS[usize::from(u16::from_le_bytes([low, high]) & 0x3ff)];
-        rest >>= 10;
-    }
+fn write(word: u64) -> u64 {
+    let pair = |index: u32| {
+        let [low, high, ..] = (word >> (30 - 10 * index)).to_le_bytes();
+        let pair = PAIRS[usize::from(u16::from_le_bytes([low, high]) & 0x3ff)];
+        u64::from(u16::from_le_bytes(pair)) << (16 * index)
+    };
+    pair(0) | pair(1) | pair(2) | pair(3)
 }
 
 /// Reads 26 characters as a number.
@@ -162,9 +170,10 @@ mod tests {
     use super::*;
 
     fn encoded(value: u128) -> [u8; LENGTH] {
-        let mut text = [0; LENGTH];
-        encode(value, &mut text);
-        text
+        let words = encode(*b"run_", value);
+        let (text, fill) = words.as_flattened().split_at(HEAD + LENGTH);
+        assert_eq!((&text[..HEAD], fill), (&b"run_"[..], &b"00"[..]));
+        *text.last_chunk().expect("there are as many")
     }
 
     /// The alphabet, in the order of its values, which is also the order of its bytes.

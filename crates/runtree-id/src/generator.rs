@@ -21,7 +21,7 @@ const ENTROPY_BYTES: usize = 8;
 /// of other processes need not know of each other. Share one generator behind an `Arc`
 /// where the order of its ids matters.
 ///
-/// While the clock is up to ten seconds behind the latest instant it has shown, in one step
+/// While the clock is up to ten seconds behind the latest millisecond it has shown, in one step
 /// or in many, the generator counts on. When it is further behind, the generator starts again
 /// from the clock and reports it: from there the order of ids is that of the clock, and
 /// their uniqueness rests on the random bits.

@@ -25,13 +25,19 @@ pub(crate) const LAST: u64 = ((253_402_300_799_999 + 1) << FRACTION_BITS) - 1;
 
 /// Hands out ticks, each once as long as the clock does not fall behind by more than
 /// [`BEHIND_LIMIT`].
+///
+/// It has its cache lines to itself: every id of every thread writes to it, and what lies
+/// beside it, such as the way to the clock, would be fetched anew for each.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Tick {
     /// The last tick that was handed out; 0 before the first. Only this word decides who gets
     /// which ticks.
     last: AtomicU64,
-    /// The latest instant the clock has shown. It tells a clock that stepped back from a
-    /// count that ran ahead, and may be a little stale: it guards limits, not uniqueness.
+    /// The start of the latest millisecond the clock has shown. It tells a clock that stepped
+    /// back from a count that ran ahead, and may be a little stale: it guards limits, not
+    /// uniqueness. Whole milliseconds make it a word that is read for each id and written
+    /// once in thousands.
     pub(crate) latest: AtomicU64,
 }
 
@@ -72,8 +78,7 @@ impl Tick {
         let mut last = self.last.load(Ordering::Acquire);
         loop {
             let now = now()?;
-            let latest = self.latest.fetch_max(now, Ordering::AcqRel);
-            let view = View::new(last, latest, now);
+            let view = View::new(last, self.show(now), now);
             let span = match view.next(count) {
                 Ok(span) => span,
                 Err(refused) => {
@@ -96,7 +101,7 @@ impl Tick {
             ) {
                 Ok(_) => {
                     if view.is_behind() {
-                        self.latest.store(now, Ordering::Release);
+                        self.latest.store(millisecond(now), Ordering::Release);
                     }
                     return Ok(span);
                 }
@@ -104,6 +109,22 @@ impl Tick {
             }
         }
     }
+
+    /// Remembers what the clock shows, and returns the latest it has shown.
+    fn show(&self, now: u64) -> u64 {
+        let latest = self.latest.load(Ordering::Acquire);
+        let shown = millisecond(now);
+        if latest < shown {
+            self.latest.fetch_max(shown, Ordering::AcqRel)
+        } else {
+            latest
+        }
+    }
+}
+
+/// Returns the tick at the start of a tick's millisecond.
+const fn millisecond(tick: u64) -> u64 {
+    tick >> FRACTION_BITS << FRACTION_BITS
 }
 
 /// Holds what one attempt sees; `last` was read first, and `latest` is not before `now`.

@@ -98,7 +98,9 @@ fn a_restart_is_told_to_the_next_caller() {
     let far = NOW - BEHIND_LIMIT - 1;
     assert_eq!(take(far).map(|span| span.restarted_from), Ok(Some(NOW)));
     assert_eq!(take(far), span(far + 1));
-    assert_eq!(tick.latest.load(Ordering::Acquire), far);
+    // It remembers whole milliseconds.
+    let start = far >> FRACTION_BITS << FRACTION_BITS;
+    assert_eq!(tick.latest.load(Ordering::Acquire), start);
 }
 
 #[test]
@@ -126,4 +128,18 @@ fn the_count_ends_with_the_year_9999() {
     assert_eq!(next(LAST, LAST, LAST, 1), Err(Refused::PastEnd));
     assert_eq!(next(LAST - 2, LAST - 1, LAST - 1, 2), span(LAST - 1));
     assert_eq!(next(LAST - 2, LAST - 1, LAST - 1, 3), Err(Refused::PastEnd));
+}
+
+#[test]
+fn what_the_clock_showed_is_told_once_in_a_millisecond() {
+    let tick = Tick::new();
+    let take = |now: u64| {
+        tick.take(1, || Ok::<u64, Refused>(now))
+            .map(|span| span.first)
+    };
+    let latest = || tick.latest.load(Ordering::Acquire);
+    assert_eq!((take(NOW + 7), latest()), (Ok(NOW + 7), NOW));
+    assert_eq!((take(NOW + 4095), latest()), (Ok(NOW + 4095), NOW));
+    assert_eq!((take(NOW + 4096), latest()), (Ok(NOW + 4096), NOW + 4096));
+    assert_eq!((take(NOW), latest()), (Ok(NOW + 4097), NOW + 4096));
 }

@@ -48,17 +48,15 @@ pub trait Id:
 // at once, and what is left over byte by byte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(align(8))]
-pub struct IdText([u8; FILLED_BYTES]);
-
-/// The bytes of a text, filled up to two words.
-const FILLED_BYTES: usize = TEXT_BYTES.next_multiple_of(16);
+pub struct IdText([[u8; 8]; 4]);
 
 impl IdText {
     /// Returns the text.
     #[inline]
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let filled = std::str::from_utf8(&self.0).expect("because prefix and alphabet are ASCII");
+        let filled = std::str::from_utf8(self.0.as_flattened())
+            .expect("because prefix and alphabet are ASCII");
         &filled[..TEXT_BYTES]
     }
 }
@@ -167,6 +165,14 @@ macro_rules! typed_id {
             #[must_use]
             pub fn to_text(self) -> IdText {
                 encode($prefix, self.0)
+            }
+
+            /// Returns the canonical text, which is what `Display` writes, without the detour
+            /// that formatting takes.
+            #[inline]
+            #[must_use]
+            pub fn to_string(&self) -> String {
+                String::from(*self)
             }
 
             /// Returns when the id was made, to the millisecond.
@@ -341,14 +347,9 @@ fn timestamp(uuid: Uuid) -> Option<Timestamp> {
 
 #[inline]
 fn encode(prefix: &str, uuid: Uuid) -> IdText {
-    let mut text = [b'_'; FILLED_BYTES];
-    text[..PREFIX_BYTES].copy_from_slice(prefix.as_bytes());
-    let digits = text[..TEXT_BYTES].last_chunk_mut();
-    base32::encode(
-        uuid.as_u128(),
-        digits.expect("because a text is longer than its digits"),
-    );
-    IdText(text)
+    let mut head = [b'_'; PREFIX_BYTES + 1];
+    head[..PREFIX_BYTES].copy_from_slice(prefix.as_bytes());
+    IdText(base32::encode(head, uuid.as_u128()))
 }
 
 /// Reads a text; whether the UUID is an id is not looked at.

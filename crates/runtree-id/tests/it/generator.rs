@@ -431,6 +431,7 @@ fn tick(id: RunId) -> u64 {
 #[derive(Debug, Default)]
 struct Model {
     last: Option<u64>,
+    /// The latest millisecond the clock has shown.
     shown: u64,
     restarts: u64,
 }
@@ -442,14 +443,17 @@ impl Model {
         let micros = now.as_unix_micros();
         let micros = u64::try_from(micros).map_err(|_| GenerateErrorKind::ClockTooEarly)?;
         let now = micros / 1000 * 4096 + micros % 1000 * 4096 / 1000;
-        if now + 10 * Self::SECOND < self.shown {
+        // An id never lies more than a second ahead, so it also tells what the clock has shown.
+        let told = self.last.map_or(0, |last| last - Self::SECOND);
+        let mut shown = self.shown.max(told);
+        if now + 10 * Self::SECOND < shown {
             self.restarts += 1;
-            (self.shown, self.last) = (now, None);
+            (self.shown, shown, self.last) = (0, 0, None);
         }
-        self.shown = self.shown.max(now);
+        self.shown = self.shown.max(now / 4096 * 4096);
         let first = self.last.map_or(now, |last| now.max(last + 1));
         let last = first + count - 1;
-        if last > self.shown + Self::SECOND {
+        if last > shown.max(now) + Self::SECOND {
             return Err(GenerateErrorKind::ClockStalled);
         }
         self.last = Some(last);

@@ -183,6 +183,8 @@ proptest! {
         let text = id.to_string();
         prop_assert_eq!(text.len(), 30);
         prop_assert_eq!(&*id.to_text(), text.as_str());
+        prop_assert_eq!(&format!("{id}"), &text);
+        prop_assert_eq!(&ToString::to_string(&id), &text);
         prop_assert_eq!(text.parse(), Ok(id));
         prop_assert_eq!(RunId::from_bytes(*id.as_bytes()), Ok(id));
         prop_assert_eq!(RunId::parse_human(&text.to_uppercase()), Ok(id));

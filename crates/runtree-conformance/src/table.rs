@@ -424,6 +424,7 @@ macro_rules! __each_case {
                 whoever_has_seen_nothing_is_answered_at_once,
                 a_change_before_the_wait_is_told_at_once,
                 a_write_of_another_handle_wakes_whoever_waits,
+                the_runs_of_a_filter_are_watched_through_another_handle,
                 all_who_wait_are_told,
                 every_kind_of_change_is_told,
                 a_wait_without_a_change_comes_to_an_end,

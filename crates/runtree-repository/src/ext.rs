@@ -7,14 +7,12 @@ use runtree_id::RunId;
 
 use crate::change::ChangeMark;
 use crate::error::RepositoryError;
-use crate::event::{EventNumber, RunEvent};
+use crate::event::EventNumber;
 use crate::lease::Limit;
 use crate::query::{PageRequest, RunFilter};
 use crate::repository::RunRepository;
 use crate::run::{Run, RunSummary};
-
-/// How long to rely on being told of a change before looking anyway.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::subscription::{Follower, LOOK_EVERY, Watcher};
 
 /// What every run repository can do by what it promises already.
 pub trait RunRepositoryExt: RunRepository {
@@ -53,12 +51,15 @@ pub trait RunRepositoryExt: RunRepository {
 
     /// Follows the history of a run from an event on: what was written before and what is written from now on.
     fn follow(&self, id: RunId, after: EventNumber) -> Follower<'_, Self> {
-        Follower {
-            runs: self,
-            id,
-            after,
-            read: Vec::new().into_iter(),
-        }
+        Follower::new(self, id, after)
+    }
+
+    /// Watches the runs of a filter: which it holds now, and from now on which come, change and go.
+    ///
+    /// What comes and goes is found by reading all of the filter again when something has changed, so a filter should name few
+    /// runs: those that have not ended, those of a user or of the last hour.
+    fn watch(&self, filter: RunFilter) -> Watcher<'_, Self> {
+        Watcher::new(self, filter)
     }
 
     /// Reads all runs of a filter, page by page, the youngest first.
@@ -90,52 +91,3 @@ pub trait RunRepositoryExt: RunRepository {
 }
 
 impl<R: RunRepository + ?Sized> RunRepositoryExt for R {}
-
-/// Hands out the events of one run in order, each once, and waits for those to come.
-///
-/// On every backend: what tells of changes is only a hint, what is read counts.
-#[derive(Debug)]
-pub struct Follower<'r, R: ?Sized> {
-    runs: &'r R,
-    id: RunId,
-    after: EventNumber,
-    read: std::vec::IntoIter<RunEvent>,
-}
-
-impl<R: RunRepository + ?Sized> Follower<'_, R> {
-    /// Returns the next event, and waits for it; none once the run has ended and everything was handed out, or when there is no
-    /// such run.
-    ///
-    /// What is written after the end, such as how the clean-up went, is handed out by whoever follows again from the last number.
-    ///
-    /// # Errors
-    /// What the store cannot do; asking again goes on where it stopped.
-    ///
-    /// # Cancel safety
-    /// A call that is dropped has handed out nothing, and loses nothing.
-    pub async fn next(&mut self) -> Result<Option<RunEvent>, RepositoryError> {
-        let mut seen = ChangeMark::START;
-        loop {
-            if let Some(event) = self.read.next() {
-                self.after = event.number;
-                return Ok(Some(event));
-            }
-            seen = self.runs.changed(seen, Duration::ZERO).await?;
-            // Asked before the events are: an end that is seen has its event before it.
-            let run = self.runs.get(self.id).await?;
-            let events = self.runs.events(self.id, self.after, Limit::MAX).await?;
-            if events.is_empty() {
-                if run.is_none_or(|run| run.has_ended()) {
-                    return Ok(None);
-                }
-                self.runs.changed(seen, LOOK_EVERY).await?;
-            }
-            self.read = events.into_iter();
-        }
-    }
-
-    /// Returns the number of the last event that was handed out.
-    pub fn position(&self) -> EventNumber {
-        self.after
-    }
-}

@@ -77,6 +77,7 @@ mod request;
 mod run;
 mod statistics;
 mod stop;
+mod subscription;
 mod text;
 mod worktree;
 
@@ -86,7 +87,7 @@ pub use change::ChangeMark;
 pub use error::{ErrorKind, RepositoryError};
 pub use event::{EventKind, EventNumber, RunEvent};
 pub use explanation::{Because, Explanation, Surroundings};
-pub use ext::{Follower, RunRepositoryExt};
+pub use ext::RunRepositoryExt;
 pub use facts::{Cost, DiffStatistics, FileChange, MAX_FILE_CHANGES, RunFacts, Usage};
 pub use json::{MAX_JSON_BYTES, MAX_JSON_DEPTH};
 pub use lease::{
@@ -106,6 +107,7 @@ pub use request::{
 pub use run::{Run, RunSummary};
 pub use statistics::{Measure, RunStatistics};
 pub use stop::{CancelCause, CancelIntent, CancelMode, CancelRequest, Ending, Outcome, Overdue};
+pub use subscription::{Follower, RunNews, Watcher};
 pub use text::{
     Actor, AgentType, ChangedPath, ConcurrencyKey, ErrorText, GitRepositoryName, HostName,
     HostPath, IdempotencyKey, ModelName, Namespace, ProcessMark, QueueName, Reason, RunInput,

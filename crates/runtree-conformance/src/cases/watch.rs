@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use runtree_repository::status::RunStatus;
 use runtree_repository::{
-    Annotation, ChangeMark, DynRunRepository, LeaseRef, Limit, NewRun, Overdue, Retention, RetryRun,
+    Annotation, ChangeMark, DynRunRepository, LeaseRef, Limit, NewRun, Overdue, Retention,
+    RetryRun, RunFilter, RunNews, RunRepositoryExt as _,
 };
 
 use crate::context::{Cx, SHORT, completed, failed, graceful, together};
@@ -67,6 +69,39 @@ pub(crate) async fn a_write_of_another_handle_wakes_whoever_waits(cx: Cx) -> Che
         );
         mark = told;
     }
+    Ok(())
+}
+
+pub(crate) async fn the_runs_of_a_filter_are_watched_through_another_handle(cx: Cx) -> Checked {
+    let other = cx.open_again().await?;
+    let there = cx.create(NewRun::new("builder")).await?.id;
+    let mut watcher = other.watch(RunFilter::new().statuses([RunStatus::Pending]));
+    let news = watcher.next().await?;
+    ensure!(
+        matches!(&news, RunNews::Entered(run) if run.id == there),
+        "the filter holds {there} from the start: saw {news:?}"
+    );
+    cx.create(NewRun::new("another")).await?;
+    let news = watcher.next().await?;
+    ensure!(
+        matches!(&news, RunNews::Entered(run) if run.workflow.as_str() == "another"),
+        "a run that was created is told: saw {news:?}"
+    );
+    let annotation = Annotation::new().metadata("step", 1);
+    cx.runs.annotate(there, &annotation).await?.accepted();
+    let tag = Annotation::new().add_tag("urgent".parse()?);
+    cx.runs.annotate(there, &tag).await?.accepted();
+    let mut news = watcher.next().await?;
+    if matches!(&news, RunNews::Changed(run) if run.tags.is_empty()) {
+        news = watcher.next().await?;
+    }
+    ensure!(
+        matches!(&news, RunNews::Changed(run) if run.id == there && run.tags.len() == 1),
+        "a run that was changed is told as it is now: saw {news:?}"
+    );
+    cx.runs.cancel(there, &graceful()).await?.accepted();
+    let news = watcher.next().await?;
+    ensure_eq!(news, RunNews::Left(there), "an ended run waits no longer");
     Ok(())
 }
 
@@ -194,7 +229,7 @@ async fn change(
     past: runtree_repository::time::Timestamp,
 ) -> Checked<&'static str> {
     let runs = &cx.runs;
-    let newest = cx.list(&runtree_repository::RunFilter::new()).await?;
+    let newest = cx.list(&RunFilter::new()).await?;
     let newest = newest.first();
     let lease = newest.map(|run| LeaseRef {
         run: run.id,

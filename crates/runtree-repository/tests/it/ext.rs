@@ -1,13 +1,15 @@
-//! Waiting for a run and following its history, over the backend in memory.
+//! Waiting for a run, following its history and watching the runs of a filter, over the backend in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtree_repository::id::{IdGenerator, RunId};
+use runtree_repository::status::RunStatus;
 use runtree_repository::time::SystemClock;
 use runtree_repository::{
-    CancelMode, CancelRequest, CreateRun, CreateRuns as _, EventKind, EventNumber,
-    MemoryRepository, NewRun, RunFilter, RunRepositoryExt as _, StopRuns as _, Write,
+    AnnotateRuns as _, Annotation, CancelMode, CancelRequest, CreateRun, CreateRuns as _,
+    EventKind, EventNumber, MemoryRepository, NewRun, RunFilter, RunNews, RunRepositoryExt as _,
+    StopRuns as _, Write,
 };
 
 /// Longer than any test takes: a wait that is not told of the change would show.
@@ -117,4 +119,34 @@ async fn all_runs_of_a_filter_are_read_across_pages() {
     let ids: Vec<RunId> = read.iter().map(|run| run.id).collect();
     assert_eq!(ids.len(), made.len());
     assert!(made.iter().all(|id| ids.contains(id)));
+}
+
+#[tokio::test]
+async fn a_watcher_tells_which_runs_come_change_and_go() {
+    let runs = store();
+    let first = create(&runs).await;
+    let second = create(&runs).await;
+    let waiting = RunFilter::new().statuses([RunStatus::Pending]);
+    let mut watcher = runs.watch(waiting);
+    for expected in [first, second] {
+        let news = watcher.next().await.unwrap();
+        assert!(
+            matches!(&news, RunNews::Entered(run) if run.id == expected),
+            "{news:?}"
+        );
+    }
+    // A call that is dropped while it waits loses nothing.
+    let dropped = tokio::time::timeout(Duration::from_millis(1), watcher.next()).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+
+    let tag = Annotation::new().add_tag("urgent".parse().expect("it is a tag"));
+    let (tagged, news) = tokio::join!(runs.annotate(second, &tag), watcher.next());
+    assert!(matches!(tagged, Ok(Write::Applied(_))), "{tagged:?}");
+    let news = news.unwrap();
+    assert!(
+        matches!(&news, RunNews::Changed(run) if run.id == second && run.tags.len() == 1),
+        "{news:?}"
+    );
+    end(&runs, first).await;
+    assert_eq!(watcher.next().await.unwrap(), RunNews::Left(first));
 }

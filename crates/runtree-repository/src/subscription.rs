@@ -1,0 +1,166 @@
+//! Subscriptions: the history of one run as it is written, and the runs of a filter as they come, change and go.
+//!
+//! They work on every backend: what tells of changes is only a hint, what is read counts.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use runtree_id::RunId;
+use tokio::time::Instant;
+
+use crate::change::ChangeMark;
+use crate::error::RepositoryError;
+use crate::event::{EventNumber, RunEvent};
+use crate::ext::RunRepositoryExt as _;
+use crate::lease::Limit;
+use crate::query::RunFilter;
+use crate::repository::RunRepository;
+use crate::run::RunSummary;
+
+/// How long to rely on being told of a change before looking anyway.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long to wait between two looks at a filter, so that a busy store is not read all the time.
+const LOOK_APART: Duration = Duration::from_millis(50);
+
+/// Hands out the events of one run in order, each once, and waits for those to come.
+#[derive(Debug)]
+pub struct Follower<'r, R: ?Sized> {
+    runs: &'r R,
+    id: RunId,
+    after: EventNumber,
+    read: std::vec::IntoIter<RunEvent>,
+}
+
+impl<'r, R: RunRepository + ?Sized> Follower<'r, R> {
+    pub(crate) fn new(runs: &'r R, id: RunId, after: EventNumber) -> Self {
+        Self {
+            runs,
+            id,
+            after,
+            read: Vec::new().into_iter(),
+        }
+    }
+
+    /// Returns the next event, and waits for it; none once the run has ended and everything was handed out, or when there is no
+    /// such run.
+    ///
+    /// What is written after the end, such as how the clean-up went, is handed out by whoever follows again from the last number.
+    ///
+    /// # Errors
+    /// What the store cannot do; asking again goes on where it stopped.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has handed out nothing, and loses nothing.
+    pub async fn next(&mut self) -> Result<Option<RunEvent>, RepositoryError> {
+        let mut seen = ChangeMark::START;
+        loop {
+            if let Some(event) = self.read.next() {
+                self.after = event.number;
+                return Ok(Some(event));
+            }
+            seen = self.runs.changed(seen, Duration::ZERO).await?;
+            // Asked before the events are: an end that is seen has its event before it.
+            let run = self.runs.get(self.id).await?;
+            let events = self.runs.events(self.id, self.after, Limit::MAX).await?;
+            if events.is_empty() {
+                if run.is_none_or(|run| run.has_ended()) {
+                    return Ok(None);
+                }
+                self.runs.changed(seen, LOOK_EVERY).await?;
+            }
+            self.read = events.into_iter();
+        }
+    }
+
+    /// Returns the number of the last event that was handed out.
+    pub fn position(&self) -> EventNumber {
+        self.after
+    }
+}
+
+/// What happened to the runs of a filter, as a [`Watcher`] saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunNews {
+    /// The filter holds this run now, and did not before.
+    Entered(Box<RunSummary>),
+    /// The run has changed, perhaps more than once, and the filter still holds it.
+    Changed(Box<RunSummary>),
+    /// The filter holds the run no longer: it is another one's now, such as an ended run where waiting ones are watched, or was
+    /// deleted.
+    Left(RunId),
+}
+
+/// Hands out what happens to the runs of a filter, and waits for what is to come.
+///
+/// It tells how the runs stand, not each step on their way: of two changes between two looks the second is told. Renewals of a
+/// lease are no news. [`Follower`] tells each step of one run.
+#[derive(Debug)]
+pub struct Watcher<'r, R: ?Sized> {
+    runs: &'r R,
+    filter: RunFilter,
+    /// What was handed out of each run, or is about to be, but for its lease.
+    known: HashMap<RunId, RunSummary>,
+    news: VecDeque<RunNews>,
+    seen: ChangeMark,
+    next_look: Option<Instant>,
+}
+
+impl<'r, R: RunRepository + ?Sized> Watcher<'r, R> {
+    pub(crate) fn new(runs: &'r R, filter: RunFilter) -> Self {
+        Self {
+            runs,
+            filter,
+            known: HashMap::new(),
+            news: VecDeque::new(),
+            seen: ChangeMark::START,
+            next_look: None,
+        }
+    }
+
+    /// Returns the next news, and waits for it. First come the runs that the filter holds already, the oldest first.
+    ///
+    /// # Errors
+    /// As [`list`](crate::ReadRuns::list); asking again goes on where it stopped.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped has handed out nothing, and loses nothing.
+    pub async fn next(&mut self) -> Result<RunNews, RepositoryError> {
+        loop {
+            if let Some(news) = self.news.pop_front() {
+                return Ok(news);
+            }
+            if let Some(next_look) = self.next_look {
+                tokio::time::sleep_until(next_look).await;
+            }
+            // The mark is taken before the look, so that a change in between is not missed.
+            let seen = self.runs.changed(self.seen, Duration::ZERO).await?;
+            let found = self.runs.list_all(&self.filter).await?;
+            self.compare(found);
+            self.next_look = Some(Instant::now() + LOOK_APART);
+            if self.news.is_empty() {
+                self.runs.changed(seen, LOOK_EVERY).await?;
+            }
+            self.seen = seen;
+        }
+    }
+
+    /// Compares what the filter holds, the youngest first, with what it held.
+    fn compare(&mut self, found: Vec<RunSummary>) {
+        let mut gone = std::mem::take(&mut self.known);
+        for run in found.into_iter().rev() {
+            let mut without_lease = run.clone();
+            without_lease.lease_expires_at = None;
+            let news = match gone.remove(&run.id) {
+                None => Some(RunNews::Entered(Box::new(run))),
+                Some(before) if before == without_lease => None,
+                Some(_) => Some(RunNews::Changed(Box::new(run))),
+            };
+            self.news.extend(news);
+            self.known.insert(without_lease.id, without_lease);
+        }
+        let mut gone: Vec<RunId> = gone.into_keys().collect();
+        gone.sort_unstable();
+        self.news.extend(gone.into_iter().map(RunNews::Left));
+    }
+}

@@ -64,6 +64,8 @@
 
 mod columns;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub mod host;
 mod instant;
 mod migrate;
 mod row;

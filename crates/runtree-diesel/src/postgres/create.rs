@@ -8,19 +8,20 @@ use diesel::sql_types::{BigInt, Binary};
 use runtree_repository::id::RunId;
 use runtree_repository::{
     CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, ErrorKind, Fingerprint, Limit,
-    RepositoryError, RetryRun, Run, RunSummary, Tag, WantedWorktree, Write,
+    Namespace, RepositoryError, RetryRun, Run, RunSummary, Tag, WantedWorktree, Write,
 };
 use serde_json::Value;
 
+use super::statement::Statement;
 use super::{PostgresRepository, canonical, sql};
 use crate::row::{ExistingRunRow, RunRow, WholeRunRow, parse, persistence_word};
 
 /// How often a create starts again because what stood in its way was gone when it looked.
-const MAX_TRIES: u32 = 10;
+pub(crate) const MAX_TRIES: u32 = 10;
 
 /// A run as the insert answers it; the caller has the rest.
 #[derive(QueryableByName)]
-struct CreatedRow {
+pub(crate) struct CreatedRow {
     #[diesel(embed)]
     run: RunRow,
     #[diesel(sql_type = Binary)]
@@ -29,7 +30,7 @@ struct CreatedRow {
 
 /// What stands in the way of one of several creates.
 #[derive(QueryableByName)]
-struct InTheWayRow {
+pub(crate) struct InTheWayRow {
     #[diesel(embed)]
     existing: ExistingRunRow,
     #[diesel(sql_type = BigInt)]
@@ -37,15 +38,15 @@ struct InTheWayRow {
 }
 
 /// A request whose values are allowed, with those that are stored as text already written.
-struct Checked<'r> {
-    request: &'r CreateRun,
-    run: CheckedRun,
+pub(crate) struct Checked<'r> {
+    pub(crate) request: &'r CreateRun,
+    pub(crate) run: CheckedRun,
     metadata: String,
     tags: Option<String>,
 }
 
 impl<'r> Checked<'r> {
-    fn new(request: &'r CreateRun) -> Result<Self, RepositoryError> {
+    pub(crate) fn new(request: &'r CreateRun) -> Result<Self, RepositoryError> {
         let run = request.run.check()?;
         let metadata = canonical(&Value::Object(run.metadata.clone()));
         let tags = run.tags.iter().map(Tag::as_str).map(Value::from).collect();
@@ -63,7 +64,7 @@ impl<'r> Checked<'r> {
     }
 
     /// The run as it was made, whole.
-    fn made(&self, mut summary: RunSummary) -> Run {
+    pub(crate) fn made(&self, mut summary: RunSummary) -> Run {
         summary.tags.clone_from(&self.run.tags);
         summary.facts.clone_from(&self.run.facts);
         Run {
@@ -175,63 +176,18 @@ impl PostgresRepository {
         requests: &[&Checked<'_>],
     ) -> Result<BTreeMap<(RunId, [u8; 32]), RunSummary>, RepositoryError> {
         // Of requests that are the same, one can be new.
-        let mut asked: Vec<&&Checked<'_>> = Vec::with_capacity(requests.len());
+        let mut asked: Vec<&Checked<'_>> = Vec::with_capacity(requests.len());
         let mut seen = std::collections::BTreeSet::new();
-        for checked in requests {
+        for &checked in requests {
             if seen.insert((checked.request.id, *checked.run.fingerprint.as_bytes())) {
                 asked.push(checked);
             }
         }
-        let runs = || asked.iter().map(|checked| &checked.run);
-        let insert = || {
-            self.statement(sql::CREATE)
-                .ids(asked.iter().map(|checked| *checked.request.id.as_bytes()))
-                .texts(runs().map(|run| run.workflow.as_str()))
-                .texts(runs().map(|run| run.queue.as_str()))
-                .ints(runs().map(|run| i64::from(run.priority.get())))
-                .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
-                .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
-                .texts_or_nulls(runs().map(|run| Some(run.concurrency.as_ref()?.key.as_str())))
-                .ints_or_nulls(
-                    runs().map(|run| Some(i64::from(run.concurrency.as_ref()?.limit.get()))),
-                )
-                .ids_or_nulls(runs().map(|run| Some(*run.session_id?.as_uuid().as_bytes())))
-                .texts_or_nulls(runs().map(|run| run.user.as_ref().map(AsRef::as_ref)))
-                .bytes(runs().map(|run| run.fingerprint.as_bytes().as_slice()))
-                .ints(runs().map(|run| i64::from(run.max_attempts.get())))
-                .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.name.as_str())))
-                .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.branch.as_str())))
-                .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.base.as_str())))
-                .texts_or_nulls(
-                    asked
-                        .iter()
-                        .map(|one| one.worktree(|w| persistence_word(w.persistence))),
-                )
-                .instants_or_nulls(runs().map(|run| run.available_at))
-                .instants_or_nulls(runs().map(|run| run.deadline))
-                .texts_or_nulls(runs().map(|run| run.input.as_ref().map(AsRef::as_ref)))
-                .texts(asked.iter().map(|checked| checked.metadata.as_str()))
-                .texts_or_nulls(runs().map(|run| run.facts.agent.as_ref().map(AsRef::as_ref)))
-                .texts_or_nulls(runs().map(|run| run.facts.model.as_ref().map(AsRef::as_ref)))
-                .texts_or_nulls(
-                    runs().map(|run| run.facts.session_name.as_ref().map(AsRef::as_ref)),
-                )
-                .texts_or_nulls(
-                    runs().map(|run| run.facts.git_repository.as_ref().map(AsRef::as_ref)),
-                )
-                .texts_or_nulls(asked.iter().map(|checked| checked.tags.as_deref()))
-        };
         if asked.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let rows: Vec<CreatedRow> = self.write("create runs", insert).await?;
-        rows.into_iter()
-            .map(|row| {
-                let run = row.run.decode()?;
-                let fingerprint = parse("fingerprint", row.fingerprint.as_slice().try_into())?;
-                Ok(((run.id, fingerprint), run))
-            })
-            .collect()
+        let insert = || insertion(&self.namespace, &asked);
+        made(self.write("create runs", insert).await?)
     }
 
     /// Answers the requests that something stands in the way of; `requests` are told apart by their numbers.
@@ -242,27 +198,11 @@ impl PostgresRepository {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let runs = || requests.iter().map(|(_, checked)| &checked.run);
-        let look = || {
-            self.statement(sql::EXISTING)
-                .ids(
-                    requests
-                        .iter()
-                        .map(|(_, checked)| *checked.request.id.as_bytes()),
-                )
-                .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
-                .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
-        };
-        let rows: Vec<InTheWayRow> = self.read("find the runs of requests", look).await?;
-        let mut answers = Vec::with_capacity(rows.len());
-        for row in rows {
-            let place = usize::try_from(row.place).ok();
-            let asked = place.and_then(|place| requests.get(place.checked_sub(1)?));
-            let (at, checked) = asked.ok_or_else(|| super::no_row("the place of a request"))?;
-            let (existing, stored) = row.existing.decode()?;
-            answers.push((*at, answered(checked, existing, stored)));
-        }
-        Ok(answers)
+        let look = || looking(&self.namespace, requests);
+        in_their_way(
+            requests,
+            self.read("find the runs of requests", look).await?,
+        )
     }
 
     async fn in_the_way_of_retry(
@@ -296,6 +236,91 @@ impl PostgresRepository {
     }
 }
 
+/// Begins to make runs; no two of them are the same.
+pub(crate) fn insertion<'s>(
+    namespace: &'s Namespace,
+    asked: &'s [&'s Checked<'s>],
+) -> Statement<'s> {
+    let runs = || asked.iter().map(|checked| &checked.run);
+    Statement::new(sql::CREATE)
+        .text(namespace.as_str())
+        .ids(asked.iter().map(|checked| *checked.request.id.as_bytes()))
+        .texts(runs().map(|run| run.workflow.as_str()))
+        .texts(runs().map(|run| run.queue.as_str()))
+        .ints(runs().map(|run| i64::from(run.priority.get())))
+        .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(runs().map(|run| Some(run.concurrency.as_ref()?.key.as_str())))
+        .ints_or_nulls(runs().map(|run| Some(i64::from(run.concurrency.as_ref()?.limit.get()))))
+        .ids_or_nulls(runs().map(|run| Some(*run.session_id?.as_uuid().as_bytes())))
+        .texts_or_nulls(runs().map(|run| run.user.as_ref().map(AsRef::as_ref)))
+        .bytes(runs().map(|run| run.fingerprint.as_bytes().as_slice()))
+        .ints(runs().map(|run| i64::from(run.max_attempts.get())))
+        .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.name.as_str())))
+        .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.branch.as_str())))
+        .texts_or_nulls(asked.iter().map(|one| one.worktree(|w| w.base.as_str())))
+        .texts_or_nulls(
+            asked
+                .iter()
+                .map(|one| one.worktree(|w| persistence_word(w.persistence))),
+        )
+        .instants_or_nulls(runs().map(|run| run.available_at))
+        .instants_or_nulls(runs().map(|run| run.deadline))
+        .texts_or_nulls(runs().map(|run| run.input.as_ref().map(AsRef::as_ref)))
+        .texts(asked.iter().map(|checked| checked.metadata.as_str()))
+        .texts_or_nulls(runs().map(|run| run.facts.agent.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(runs().map(|run| run.facts.model.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(runs().map(|run| run.facts.session_name.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(runs().map(|run| run.facts.git_repository.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(asked.iter().map(|checked| checked.tags.as_deref()))
+}
+
+/// Reads the runs that the insert made.
+pub(crate) fn made(
+    rows: Vec<CreatedRow>,
+) -> Result<BTreeMap<(RunId, [u8; 32]), RunSummary>, RepositoryError> {
+    rows.into_iter()
+        .map(|row| {
+            let run = row.run.decode()?;
+            let fingerprint = parse("fingerprint", row.fingerprint.as_slice().try_into())?;
+            Ok(((run.id, fingerprint), run))
+        })
+        .collect()
+}
+
+/// Begins to look for what stands in the way of requests.
+pub(crate) fn looking<'s>(
+    namespace: &'s Namespace,
+    requests: &'s [(usize, &'s Checked<'s>)],
+) -> Statement<'s> {
+    let runs = || requests.iter().map(|(_, checked)| &checked.run);
+    Statement::new(sql::EXISTING)
+        .text(namespace.as_str())
+        .ids(
+            requests
+                .iter()
+                .map(|(_, checked)| *checked.request.id.as_bytes()),
+        )
+        .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
+        .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
+}
+
+/// Answers the requests that something stands in the way of.
+pub(crate) fn in_their_way(
+    requests: &[(usize, &Checked<'_>)],
+    rows: Vec<InTheWayRow>,
+) -> Result<Vec<(usize, Created)>, RepositoryError> {
+    let mut answers = Vec::with_capacity(rows.len());
+    for row in rows {
+        let place = usize::try_from(row.place).ok();
+        let asked = place.and_then(|place| requests.get(place.checked_sub(1)?));
+        let (at, checked) = asked.ok_or_else(|| super::no_row("the place of a request"))?;
+        let (existing, stored) = row.existing.decode()?;
+        answers.push((*at, answered(checked, existing, stored)));
+    }
+    Ok(answers)
+}
+
 /// What the run that stands in the way means to a request.
 fn answered(checked: &Checked<'_>, existing: Run, stored: Fingerprint) -> Created {
     let run = &checked.run;
@@ -313,7 +338,7 @@ fn answered(checked: &Checked<'_>, existing: Run, stored: Fingerprint) -> Create
     }
 }
 
-fn contended(id: RunId) -> RepositoryError {
+pub(crate) fn contended(id: RunId) -> RepositoryError {
     RepositoryError::new(
         ErrorKind::Busy,
         format!(

@@ -31,7 +31,7 @@ const WORDS: &[(&str, ErrorKind)] = &[
 ];
 
 /// Turns Diesel's error into ours; `doing` continues "failed to".
-pub(super) fn classified(error: Error, doing: &str) -> RepositoryError {
+pub(crate) fn classified(error: Error, doing: &str) -> RepositoryError {
     classify(error, doing, dialect)
 }
 

@@ -41,8 +41,25 @@ pub use self::watch::Notifications;
 use self::watch::Watch;
 use crate::migrate::Migration;
 
+/// What a host's own transaction needs as well.
+pub(crate) mod within {
+    pub(crate) use super::create::{
+        Checked, MAX_TRIES as MAX_CREATES, contended as not_created, in_their_way, insertion,
+        looking, made,
+    };
+    pub(crate) use super::error::classified;
+    pub(crate) use super::own::{AskedOfOne, is_ended_by, rejecting};
+    pub(crate) use super::read::getting;
+    pub(crate) use super::schema::{HAS_INFO, HasInfo, MIGRATIONS};
+    pub(crate) use super::statement::Statement;
+    pub(crate) use super::stop::{adds_nothing, cancelling, unmoved};
+    pub(crate) use super::store::Done;
+    pub(crate) use super::watch::NOTIFY;
+    pub(crate) use super::{MAX_TRIES, contended, default_namespace};
+}
+
 /// How often a write that PostgreSQL undid because of others is done again.
-const MAX_TRIES: u32 = 5;
+pub(crate) const MAX_TRIES: u32 = 5;
 
 /// A run repository on PostgreSQL 15 or newer.
 ///
@@ -213,7 +230,7 @@ impl PostgresRepository {
     pub fn builder(url: impl Into<String>) -> PostgresBuilder {
         PostgresBuilder {
             url: url.into(),
-            namespace: Namespace::new("default").expect("because the name is within its limits"),
+            namespace: default_namespace(),
             schema: None,
             max_connections: NonZeroU32::new(10).expect("because ten is not zero"),
             connect_timeout: Duration::from_secs(10),
@@ -359,6 +376,10 @@ impl RunRepository for PostgresRepository {
     }
 }
 
+pub(crate) fn default_namespace() -> Namespace {
+    Namespace::new("default").expect("because the name is within its limits")
+}
+
 /// Tells whether PostgreSQL undid a statement for the sake of others, at once; a wait that was too long is the caller's to repeat.
 fn is_undone(error: &RepositoryError) -> bool {
     let message = error.to_string();
@@ -400,7 +421,7 @@ fn no_row(what: &str) -> RepositoryError {
     )
 }
 
-fn contended(run: RunId) -> RepositoryError {
+pub(crate) fn contended(run: RunId) -> RepositoryError {
     let message =
         format!("failed to change the run {run}: others changed it in between {MAX_TRIES} times");
     RepositoryError::new(ErrorKind::Busy, message)

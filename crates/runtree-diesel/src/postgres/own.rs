@@ -1,13 +1,14 @@
 //! What owners do: each write is one statement that shows the token; only the loser reads why it lost.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::{Event, RunStatus, status_word};
 use runtree_repository::{
-    Claim, Claimed, CleanUpWorktrees, Ending, LeaseRef, LeaseTime, Limit, Outcome, OwnRuns,
-    ProcessMark, Renewal, RepositoryError, Run, RunSummary, WorktreeQuery, WorktreeRecord,
+    Claim, Claimed, CleanUpWorktrees, Ending, LeaseRef, LeaseTime, Limit, Namespace, Outcome,
+    OwnRuns, ProcessMark, Renewal, RepositoryError, Run, RunSummary, WorktreeQuery, WorktreeRecord,
     WorktreeState, Write,
 };
 
@@ -115,29 +116,8 @@ impl OwnRuns for PostgresRepository {
     }
 
     async fn end(&self, lease: LeaseRef, outcome: &Outcome) -> Result<Write<Run>, RepositoryError> {
-        outcome.check()?;
-        let result;
-        let (event, text, payload, retry_after) = match outcome {
-            Outcome::Completed { result: value } => {
-                result = value.as_ref().map(canonical);
-                (Event::Complete, sql::COMPLETE, result.as_deref(), None)
-            }
-            Outcome::Failed { error, retry_after } => {
-                (Event::Fail, sql::FAIL, Some(error.as_str()), *retry_after)
-            }
-            Outcome::Killed => (
-                Event::AcknowledgeCancel,
-                sql::ACKNOWLEDGE_CANCEL,
-                None,
-                None,
-            ),
-            other => return Err(super::unsupported("outcome", other)),
-        };
-        let statement = || {
-            self.owned(text, lease)
-                .text_or_null(payload)
-                .int_or_null(retry_after.map(micros))
-        };
+        let asked = AskedOfOne::new(outcome)?;
+        let statement = || asked.statement(&self.namespace, lease);
         if let Some(row) = self
             .write::<WholeRunRow>("end a run", statement)
             .await?
@@ -145,7 +125,7 @@ impl OwnRuns for PostgresRepository {
         {
             return row.decode().map(Write::Applied);
         }
-        self.lost(lease, event.as_str(), |run| {
+        self.lost(lease, asked.event.as_str(), |run| {
             run.token == lease.token && is_ended_by(run, outcome)
         })
         .await
@@ -192,7 +172,54 @@ impl OwnRuns for PostgresRepository {
     }
 }
 
-/// What an ending asks for, as it is stored.
+/// What the ending of one run asks for.
+pub(crate) struct AskedOfOne<'o> {
+    pub(crate) event: Event,
+    text: &'static str,
+    payload: Option<Cow<'o, str>>,
+    retry_after: Option<i64>,
+}
+
+impl<'o> AskedOfOne<'o> {
+    pub(crate) fn new(outcome: &'o Outcome) -> Result<Self, RepositoryError> {
+        outcome.check()?;
+        let (event, text, payload, retry_after) = match outcome {
+            Outcome::Completed { result } => {
+                let result = result.as_ref().map(|result| Cow::Owned(canonical(result)));
+                (Event::Complete, sql::COMPLETE, result, None)
+            }
+            Outcome::Failed { error, retry_after } => {
+                let error = Some(Cow::Borrowed(error.as_str()));
+                (Event::Fail, sql::FAIL, error, retry_after.map(micros))
+            }
+            Outcome::Killed => (
+                Event::AcknowledgeCancel,
+                sql::ACKNOWLEDGE_CANCEL,
+                None,
+                None,
+            ),
+            other => return Err(super::unsupported("outcome", other)),
+        };
+        Ok(Self {
+            event,
+            text,
+            payload,
+            retry_after,
+        })
+    }
+
+    pub(crate) fn statement<'s>(
+        &'s self,
+        namespace: &'s Namespace,
+        lease: LeaseRef,
+    ) -> Statement<'s> {
+        owned(namespace, self.text, lease)
+            .text_or_null(self.payload.as_deref())
+            .int_or_null(self.retry_after)
+    }
+}
+
+/// What an ending of a batch asks for, as it is stored.
 struct Asked {
     event: Event,
     status: &'static str,
@@ -286,9 +313,7 @@ impl PostgresRepository {
 
     /// Begins a statement whose `$1` to `$3` are what an owner shows.
     fn owned(&self, text: &'static str, lease: LeaseRef) -> Statement<'_> {
-        self.statement(text)
-            .id(lease.run.as_bytes())
-            .int(lease.token.get())
+        owned(&self.namespace, text, lease)
     }
 
     /// Answers an owner whose guard did not hold.
@@ -321,7 +346,7 @@ impl PostgresRepository {
     ///
     /// What was decided is told even when the history cannot be written: other answers of the same call are committed already.
     async fn reject(&self, lease: LeaseRef, event: &str) {
-        let statement = || self.owned(sql::REJECT, lease).text(event);
+        let statement = || rejecting(&self.namespace, lease, event);
         if let Err(error) = self.change("record a rejected write", statement).await {
             tracing::warn!(run = %lease.run, event, %error, "a rejected write is missing in the history");
         }
@@ -339,12 +364,28 @@ impl PostgresRepository {
     }
 }
 
+fn owned<'s>(namespace: &'s Namespace, text: &'static str, lease: LeaseRef) -> Statement<'s> {
+    Statement::new(text)
+        .text(namespace.as_str())
+        .id(lease.run.as_bytes())
+        .int(lease.token.get())
+}
+
+/// Begins to add a rejected write to the history of a run that exists.
+pub(crate) fn rejecting<'s>(
+    namespace: &'s Namespace,
+    lease: LeaseRef,
+    event: &'s str,
+) -> Statement<'s> {
+    owned(namespace, sql::REJECT, lease).text(event)
+}
+
 fn is_held_by(run: &Run, lease: LeaseRef) -> bool {
     run.status == RunStatus::Running && !run.has_ended() && run.token == lease.token
 }
 
 /// Tells whether the run ended as this outcome ends it for good.
-fn is_ended_by(run: &RunSummary, outcome: &Outcome) -> bool {
+pub(crate) fn is_ended_by(run: &RunSummary, outcome: &Outcome) -> bool {
     let cause = run.cancel.as_ref().map(|cancel| cancel.cause);
     let stopped = || cause.unwrap_or_default().end_reason().status();
     let status = match outcome {

@@ -6,8 +6,9 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use runtree_repository::id::{IdEnding, Lookup, RunId};
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    EventNumber, Explanation, IdempotencyKey, Lease, LeaseRef, Limit, PageRequest, ReadRuns,
-    RepositoryError, Run, RunEvent, RunFilter, RunPage, RunStatistics, RunSummary, Surroundings,
+    EventNumber, Explanation, IdempotencyKey, Lease, LeaseRef, Limit, Namespace, PageRequest,
+    ReadRuns, RepositoryError, Run, RunEvent, RunFilter, RunPage, RunStatistics, RunSummary,
+    Surroundings,
 };
 use uuid::Uuid;
 
@@ -128,7 +129,7 @@ impl ReadRuns for PostgresRepository {
 
 impl PostgresRepository {
     pub(super) async fn run(&self, id: RunId) -> Result<Option<Run>, RepositoryError> {
-        let get = || self.statement(sql::GET).id(id.as_bytes());
+        let get = || getting(&self.namespace, &id);
         self.read::<WholeRunRow>("read a run", get)
             .await?
             .pop()
@@ -177,6 +178,13 @@ impl ExplainedRow {
         };
         Ok(Explanation::new(run, instant("clock", self.now)?, &seen))
     }
+}
+
+/// Begins to read a run, whole.
+pub(crate) fn getting<'s>(namespace: &'s Namespace, id: &RunId) -> Statement<'s> {
+    Statement::new(sql::GET)
+        .text(namespace.as_str())
+        .id(id.as_bytes())
 }
 
 pub(super) fn summaries(rows: Vec<RunRow>) -> Result<Vec<RunSummary>, RepositoryError> {

@@ -11,7 +11,7 @@ use super::statement::Statement;
 use crate::migrate::{FIND_SCHEMA, Migration, Plan, Records, SchemaInfo, plan, refuse_missing};
 
 /// The steps, oldest first.
-pub(super) const MIGRATIONS: &[Migration] = &[
+pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         name: "runs",
@@ -48,15 +48,15 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(8247619739013440768)";
 
 /// Not `to_regclass`, which may answer from what this session remembers: reading `pg_class` takes a lock on it, and with the lock
 /// comes the news of what other sessions made while this one waited for its turn.
-const HAS_INFO: &str = "
+pub(crate) const HAS_INFO: &str = "
     SELECT EXISTS (
         SELECT FROM pg_class c
         WHERE c.relname = 'runtree_schema_info' AND c.relkind = 'r' AND pg_table_is_visible(c.oid)) AS is_there";
 
 #[derive(QueryableByName)]
-struct HasInfo {
+pub(crate) struct HasInfo {
     #[diesel(sql_type = Bool)]
-    is_there: bool,
+    pub(crate) is_there: bool,
 }
 
 /// Makes the schema what this version needs, and answers why it may only be read, if so.

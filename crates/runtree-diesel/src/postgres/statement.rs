@@ -14,13 +14,13 @@ use runtree_repository::time::Timestamp;
 use crate::SqlTimestamp;
 
 /// A statement whose text refers to its values as `$1`, `$2` and so on, each as often as it likes.
-pub(super) struct Statement<'a> {
+pub(crate) struct Statement<'a> {
     query: BoxedSqlQuery<'a, Pg, SqlQuery>,
     is_kept: bool,
 }
 
 impl<'a> Statement<'a> {
-    pub(super) fn new(sql: impl Into<String>) -> Self {
+    pub(crate) fn new(sql: impl Into<String>) -> Self {
         Self {
             query: diesel::sql_query(sql).into_boxed(),
             is_kept: true,
@@ -44,7 +44,7 @@ impl<'a> Statement<'a> {
         }
     }
 
-    pub(super) fn text(self, text: &'a str) -> Self {
+    pub(crate) fn text(self, text: &'a str) -> Self {
         self.bind::<Text, _>(text)
     }
 
@@ -135,6 +135,9 @@ impl QueryId for Statement<'_> {
 impl Query for Statement<'_> {
     type SqlType = Untyped;
 }
+
+// For connections that are not asynchronous, which only a host brings.
+impl<Conn> diesel::RunQueryDsl<Conn> for Statement<'_> {}
 
 impl QueryFragment<Pg> for Statement<'_> {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {

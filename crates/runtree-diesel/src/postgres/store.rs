@@ -26,7 +26,7 @@ pub(super) struct Store {
 
 /// The answer of a statement that only does something.
 #[derive(QueryableByName)]
-pub(super) struct Done {
+pub(crate) struct Done {
     #[diesel(sql_type = Bool)]
     #[expect(dead_code, reason = "the answer says nothing but that it came")]
     done: bool,

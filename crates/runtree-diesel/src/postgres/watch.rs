@@ -32,7 +32,7 @@ const SELF_TEST: Duration = Duration::from_secs(5);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// Sends a notification on the channel of this schema's repositories.
-const NOTIFY: &str =
+pub(crate) const NOTIFY: &str =
     "SELECT pg_notify('runtree_' || md5('runtree_runs'::regclass::oid::text), $1) IS NULL AS done";
 
 const CHANNEL: &str = "SELECT 'runtree_' || md5('runtree_runs'::regclass::oid::text)";

@@ -62,7 +62,7 @@ const RUN: &str = concat!(
 const PAYLOAD: &str =
     "INSERT INTO runtree_run_payloads (namespace, run_id, input, metadata) VALUES (?1, ?2, ?3, ?4)";
 
-fn create(
+pub(crate) fn create(
     transaction: &mut Transaction<'_>,
     request: &CreateRun,
     checked: &CheckedRun,

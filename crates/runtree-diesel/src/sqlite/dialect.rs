@@ -6,7 +6,7 @@ use runtree_repository::{ErrorKind, RepositoryError};
 use crate::error;
 
 /// Turns Diesel's error into ours; `doing` continues "failed to".
-pub(super) fn classify(error: Error, doing: &str) -> RepositoryError {
+pub(crate) fn classify(error: Error, doing: &str) -> RepositoryError {
     error::classify(
         error,
         doing,

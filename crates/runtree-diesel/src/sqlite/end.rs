@@ -120,7 +120,7 @@ impl Ending {
 }
 
 /// Applies an owner's outcome, and answers with the whole run.
-pub(super) fn end(
+pub(crate) fn end(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
     outcome: &Outcome,

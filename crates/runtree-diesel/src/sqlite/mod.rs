@@ -46,6 +46,19 @@ use self::sql::Transaction;
 use self::watch::Watch;
 use self::writer::{Operation, QUEUE, Queued, Writer};
 
+/// What a host's own transaction needs as well.
+pub(crate) mod within {
+    pub(crate) use super::create::create;
+    pub(crate) use super::default_namespace;
+    pub(crate) use super::dialect::classify;
+    pub(crate) use super::end::end;
+    pub(crate) use super::open::{MIGRATIONS, TextRow, check_version};
+    pub(crate) use super::rows::NumberRow;
+    pub(crate) use super::sql::Transaction;
+    pub(crate) use super::statement::Statement;
+    pub(crate) use super::stop::cancel;
+}
+
 /// How long others may hold the database before an operation gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -382,6 +395,6 @@ fn ended(doing: &str) -> RepositoryError {
     RepositoryError::new(ErrorKind::Unavailable, message)
 }
 
-fn default_namespace() -> Namespace {
+pub(crate) fn default_namespace() -> Namespace {
     Namespace::new("default").expect("because the name is within its limits")
 }

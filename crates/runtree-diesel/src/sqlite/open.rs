@@ -19,7 +19,7 @@ use crate::migrate::{self, Migration, Plan, Records, SchemaInfo};
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// The steps, oldest first.
-pub(super) const MIGRATIONS: &[Migration] = &[
+pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         name: "runs",
@@ -109,7 +109,7 @@ pub(super) fn open(
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`], naming the version.
-pub(super) fn check_version(version: &str) -> Result<(), RepositoryError> {
+pub(crate) fn check_version(version: &str) -> Result<(), RepositoryError> {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
     let parsed = match (
         parts.next().flatten(),
@@ -370,9 +370,9 @@ enum Step {
 }
 
 #[derive(QueryableByName)]
-struct TextRow {
+pub(crate) struct TextRow {
     #[diesel(sql_type = Text)]
-    text: String,
+    pub(crate) text: String,
 }
 
 /// Writes a path as SQLite's URI, so that no character of it means anything else.

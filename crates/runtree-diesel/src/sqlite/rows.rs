@@ -16,9 +16,9 @@ pub(super) struct IdRow {
 
 /// A number of things.
 #[derive(Debug, QueryableByName)]
-pub(super) struct NumberRow {
+pub(crate) struct NumberRow {
     #[diesel(sql_type = BigInt)]
-    pub(super) number: i64,
+    pub(crate) number: i64,
 }
 
 /// A run and its token.

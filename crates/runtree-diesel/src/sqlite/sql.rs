@@ -75,7 +75,7 @@ macro_rules! select_whole_runs {
 pub(super) use select_whole_runs;
 
 /// One transaction: its connection, the namespace that it sees, and the instant that it stamps with.
-pub(super) struct Transaction<'c> {
+pub(crate) struct Transaction<'c> {
     connection: &'c mut SqliteConnection,
     namespace: &'c Namespace,
     now: Timestamp,
@@ -85,7 +85,7 @@ pub(super) struct Transaction<'c> {
 
 impl<'c> Transaction<'c> {
     /// `doing` continues "failed to", for errors.
-    pub(super) fn new(
+    pub(crate) fn new(
         connection: &'c mut SqliteConnection,
         namespace: &'c Namespace,
         now: Timestamp,

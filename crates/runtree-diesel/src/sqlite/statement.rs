@@ -12,7 +12,7 @@ use diesel::sql_types::{BigInt, Binary, Nullable, Text, Untyped};
 use diesel::sqlite::Sqlite;
 
 /// A statement whose text refers to its values as `?1`, `?2` and so on, each as often as it likes.
-pub(super) struct Statement<'a> {
+pub(crate) struct Statement<'a> {
     query: BoxedSqlQuery<'a, Sqlite, SqlQuery>,
     is_dynamic: bool,
 }
@@ -27,7 +27,7 @@ pub(super) enum Value<'a> {
 impl<'a> Statement<'a> {
     /// A statement with a fixed text.
     #[cfg_attr(test, track_caller)]
-    pub(super) fn new(sql: &'static str) -> Self {
+    pub(crate) fn new(sql: &'static str) -> Self {
         #[cfg(test)]
         super::plans::saw(sql, std::panic::Location::caller());
         Self {

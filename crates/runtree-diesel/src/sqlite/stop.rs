@@ -25,9 +25,7 @@ impl StopRuns for SqliteRepository {
     ) -> Result<Write<Run>, RepositoryError> {
         let request = request.clone();
         self.write("cancel a run", move |transaction| {
-            let is_done = cancel_waiting(transaction, id, &request)?
-                || cancel_running(transaction, id, &request)?;
-            answer(transaction, id, is_done)
+            cancel(transaction, id, &request)
         })
         .await
     }
@@ -45,6 +43,17 @@ impl StopRuns for SqliteRepository {
         })
         .await
     }
+}
+
+/// Ends a run that waits, or asks one that runs to stop.
+pub(crate) fn cancel(
+    transaction: &mut Transaction<'_>,
+    id: RunId,
+    request: &CancelRequest,
+) -> Result<Write<Run>, RepositoryError> {
+    let is_done =
+        cancel_waiting(transaction, id, request)? || cancel_running(transaction, id, request)?;
+    answer(transaction, id, is_done)
 }
 
 /// Ends a run that waits.

@@ -23,6 +23,37 @@ macro_rules! reason {
     };
 }
 
+/// Declares a row that is read by the names of its columns, and on SQLite also in their order: a name is looked for among all of
+/// them, which for a row of fifty columns costs more than the query.
+macro_rules! row_in_order {
+    ($(#[$attribute:meta])* pub(crate) struct $row:ident {
+        $(#[diesel($($kind:tt)*)] $name:ident: $type:ty,)*
+    }) => {
+        $(#[$attribute])*
+        #[derive(Debug, diesel::QueryableByName)]
+        pub(crate) struct $row {
+            $(#[diesel($($kind)*)] $name: $type,)*
+        }
+
+        #[cfg(feature = "sqlite")]
+        impl $crate::sqlite::InOrder for $row {
+            fn in_order<'r>(
+                columns: &mut $crate::sqlite::Columns<'_, impl diesel::row::Row<'r, diesel::sqlite::Sqlite>>,
+            ) -> diesel::deserialize::Result<Self> {
+                Ok(Self {
+                    $($name: $crate::row::row_in_order!(@read columns, $name, $type, $($kind)*),)*
+                })
+            }
+        }
+    };
+    (@read $columns:ident, $name:ident, $type:ty, embed) => {
+        <$type as $crate::sqlite::InOrder>::in_order($columns)?
+    };
+    (@read $columns:ident, $name:ident, $type:ty, sql_type = $sql:ty) => {
+        $columns.next::<$sql, $type>(stringify!($name))?
+    };
+}
+
 /// The columns of [`RunRow`](crate::row::RunRow), of the run `r`, its lease `l` and its facts `f` (`LEFT JOIN` both).
 ///
 /// `$tags` is a macro of the dialect without arguments: a sub-select that shows the tags of `r` as the text of a JSON array; `NULL`
@@ -181,5 +212,5 @@ macro_rules! cleanup_lease_columns {
 pub(crate) use reason;
 pub(crate) use {
     cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
-    run_columns, status, worktree_columns,
+    row_in_order, run_columns, status, worktree_columns,
 };

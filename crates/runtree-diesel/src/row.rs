@@ -25,150 +25,155 @@ use uuid::Uuid;
 pub(crate) use crate::columns::reason;
 pub(crate) use crate::columns::{
     cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
-    run_columns, status, worktree_columns,
+    row_in_order, run_columns, status, worktree_columns,
 };
 
-/// A run as lists show it.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct RunRow {
-    #[diesel(sql_type = Binary)]
-    id: Vec<u8>,
-    #[diesel(sql_type = Text)]
-    workflow: String,
-    #[diesel(sql_type = Text)]
-    status: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    end_reason: Option<String>,
-    #[diesel(sql_type = Text)]
-    queue: String,
-    #[diesel(sql_type = BigInt)]
-    priority: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    idempotency_key: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    unique_key: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    concurrency_key: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    concurrency_limit: Option<i64>,
-    #[diesel(sql_type = Nullable<Binary>)]
-    session_id: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<Text>)]
-    user_id: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    attempts: i64,
-    #[diesel(sql_type = BigInt)]
-    max_attempts: i64,
-    #[diesel(sql_type = BigInt)]
-    token: i64,
-    #[diesel(sql_type = Nullable<Binary>)]
-    owner_id: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<Text>)]
-    owner_host: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    owner_process: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    lease_expires_at: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    cancel_requested_at: Option<i64>,
-    #[diesel(sql_type = Nullable<Text>)]
-    cancel_mode: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    cancel_cause: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    cancel_deadline: Option<i64>,
-    #[diesel(sql_type = Nullable<Text>)]
-    cancel_reason: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    cancelled_by: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    worktree_name: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    worktree_branch: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    worktree_base: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    worktree_persistence: Option<String>,
-    #[diesel(sql_type = Nullable<Binary>)]
-    retry_of: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<Text>)]
-    tags: Option<String>,
-    #[diesel(embed)]
-    facts: FactsRow,
-    #[diesel(sql_type = BigInt)]
-    input_tokens: i64,
-    #[diesel(sql_type = BigInt)]
-    output_tokens: i64,
-    #[diesel(sql_type = BigInt)]
-    cost: i64,
-    #[diesel(sql_type = BigInt)]
-    available_at: i64,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    deadline_at: Option<i64>,
-    #[diesel(sql_type = BigInt)]
-    created_at: i64,
-    #[diesel(sql_type = BigInt)]
-    updated_at: i64,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    started_at: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    ended_at: Option<i64>,
+row_in_order! {
+    /// A run as lists show it.
+    pub(crate) struct RunRow {
+        #[diesel(sql_type = Binary)]
+        id: Vec<u8>,
+        #[diesel(sql_type = Text)]
+        workflow: String,
+        #[diesel(sql_type = Text)]
+        status: String,
+        #[diesel(sql_type = Nullable<Text>)]
+        end_reason: Option<String>,
+        #[diesel(sql_type = Text)]
+        queue: String,
+        #[diesel(sql_type = BigInt)]
+        priority: i64,
+        #[diesel(sql_type = Nullable<Text>)]
+        idempotency_key: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        unique_key: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        concurrency_key: Option<String>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        concurrency_limit: Option<i64>,
+        #[diesel(sql_type = Nullable<Binary>)]
+        session_id: Option<Vec<u8>>,
+        #[diesel(sql_type = Nullable<Text>)]
+        user_id: Option<String>,
+        #[diesel(sql_type = BigInt)]
+        attempts: i64,
+        #[diesel(sql_type = BigInt)]
+        max_attempts: i64,
+        #[diesel(sql_type = BigInt)]
+        token: i64,
+        #[diesel(sql_type = Nullable<Binary>)]
+        owner_id: Option<Vec<u8>>,
+        #[diesel(sql_type = Nullable<Text>)]
+        owner_host: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        owner_process: Option<String>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        lease_expires_at: Option<i64>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        cancel_requested_at: Option<i64>,
+        #[diesel(sql_type = Nullable<Text>)]
+        cancel_mode: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        cancel_cause: Option<String>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        cancel_deadline: Option<i64>,
+        #[diesel(sql_type = Nullable<Text>)]
+        cancel_reason: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        cancelled_by: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        worktree_name: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        worktree_branch: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        worktree_base: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        worktree_persistence: Option<String>,
+        #[diesel(sql_type = Nullable<Binary>)]
+        retry_of: Option<Vec<u8>>,
+        #[diesel(sql_type = Nullable<Text>)]
+        tags: Option<String>,
+        #[diesel(embed)]
+        facts: FactsRow,
+        #[diesel(sql_type = BigInt)]
+        input_tokens: i64,
+        #[diesel(sql_type = BigInt)]
+        output_tokens: i64,
+        #[diesel(sql_type = BigInt)]
+        cost: i64,
+        #[diesel(sql_type = BigInt)]
+        available_at: i64,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        deadline_at: Option<i64>,
+        #[diesel(sql_type = BigInt)]
+        created_at: i64,
+        #[diesel(sql_type = BigInt)]
+        updated_at: i64,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        started_at: Option<i64>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        ended_at: Option<i64>,
+    }
 }
 
-/// What is known of a run's work; nothing when there is no row.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct FactsRow {
-    #[diesel(sql_type = Nullable<Text>)]
-    agent: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    model: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    session_name: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    git_repository: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    first_commit: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    last_commit: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    diff_files: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    diff_added: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    diff_removed: Option<i64>,
+row_in_order! {
+    /// What is known of a run's work; nothing when there is no row.
+    pub(crate) struct FactsRow {
+        #[diesel(sql_type = Nullable<Text>)]
+        agent: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        model: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        session_name: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        git_repository: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        first_commit: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        last_commit: Option<String>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        diff_files: Option<i64>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        diff_added: Option<i64>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        diff_removed: Option<i64>,
+    }
 }
 
-/// The wide texts of a run.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct PayloadRow {
-    #[diesel(sql_type = Nullable<Text>)]
-    input: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    result: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    error: Option<String>,
-    #[diesel(sql_type = Text)]
-    metadata: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    file_changes: Option<String>,
+row_in_order! {
+    /// The wide texts of a run.
+    pub(crate) struct PayloadRow {
+        #[diesel(sql_type = Nullable<Text>)]
+        input: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        result: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        error: Option<String>,
+        #[diesel(sql_type = Text)]
+        metadata: String,
+        #[diesel(sql_type = Nullable<Text>)]
+        file_changes: Option<String>,
+    }
 }
 
-/// A run, whole.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct WholeRunRow {
-    #[diesel(embed)]
-    run: RunRow,
-    #[diesel(embed)]
-    payload: PayloadRow,
+row_in_order! {
+    /// A run, whole.
+    pub(crate) struct WholeRunRow {
+        #[diesel(embed)]
+        run: RunRow,
+        #[diesel(embed)]
+        payload: PayloadRow,
+    }
 }
 
-/// A run, whole, and what tells its request from another.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct ExistingRunRow {
-    #[diesel(embed)]
-    run: WholeRunRow,
-    #[diesel(sql_type = Binary)]
-    fingerprint: Vec<u8>,
+row_in_order! {
+    /// A run, whole, and what tells its request from another.
+    pub(crate) struct ExistingRunRow {
+        #[diesel(embed)]
+        run: WholeRunRow,
+        #[diesel(sql_type = Binary)]
+        fingerprint: Vec<u8>,
+    }
 }
 
 /// A worktree.

@@ -27,7 +27,7 @@ pub(super) const DUE: &str = "SELECT c.run_id, c.planned_by FROM runtree_run_cle
      JOIN runtree_run_worktrees w ON w.namespace = c.namespace AND w.run_id = c.run_id AND w.planned_by = c.planned_by \
      WHERE c.namespace = ?1 AND w.host = ?2 AND w.git_repository = ?3 AND w.state IN ('adding', 'ready') \
          AND c.available_at <= ?4 AND (c.expires_at IS NULL OR c.expires_at <= ?4) AND (?5 IS NULL OR c.run_id = ?5) \
-     ORDER BY c.wanted_at, c.run_id, c.planned_by LIMIT ?6";
+     ORDER BY c.wanted_at, c.run_id, c.planned_by LIMIT ?6 + 0";
 
 pub(super) const HELD: &str = concat!(
     "SELECT ",

@@ -81,7 +81,7 @@ pub(crate) fn create(
     if !checked.facts.is_empty() {
         annotate::set_facts(transaction, request.id, &checked.facts)?;
     }
-    transaction.record(request.id, EventKind::Created, Token::NONE, None)?;
+    transaction.record_stamped(request.id, EventKind::Created, Token::NONE, None)?;
     Ok(Created::New(transaction.written_run(request.id)?))
 }
 
@@ -159,7 +159,7 @@ fn existing(
     ];
     for (over, query) in places {
         let Some(row) = query
-            .map(|query| transaction.row::<ExistingRunRow>(query))
+            .map(|query| transaction.wide_row::<ExistingRunRow>(query))
             .transpose()?
             .flatten()
         else {
@@ -202,7 +202,7 @@ fn retry(
     }
     if let Some(key) = &ended.unique_key {
         let holder = transaction.here(BY_UNIQUE_KEY).bind(key.as_str());
-        if let Some(row) = transaction.row::<ExistingRunRow>(holder)? {
+        if let Some(row) = transaction.wide_row::<ExistingRunRow>(holder)? {
             let (holder, _) = row.decode()?;
             return Ok(conflict(ConflictOver::UniqueKey, holder));
         }
@@ -210,7 +210,7 @@ fn retry(
     copy(transaction, request)?;
     let detail = json!({ "run": request.id });
     transaction.record(request.of, EventKind::Retried, ended.token, Some(&detail))?;
-    transaction.record(request.id, EventKind::Created, Token::NONE, None)?;
+    transaction.record_stamped(request.id, EventKind::Created, Token::NONE, None)?;
     let run = transaction.written_run(request.id)?;
     Ok(Write::Applied(Created::New(run)))
 }

@@ -109,7 +109,7 @@ impl Ending {
             | RunStatus::Unknown(_)
             | _ => EventKind::Failed,
         };
-        transaction.record(
+        transaction.record_stamped(
             id,
             kind,
             token,
@@ -214,7 +214,7 @@ pub(super) fn release(
         return Ok(Write::Applied(transaction.written_run(id)?));
     }
     if wait(transaction, lease, RELEASED, transaction.now())? {
-        transaction.record(id, EventKind::Released, lease.token, None)?;
+        transaction.record_stamped(id, EventKind::Released, lease.token, None)?;
         return Ok(Write::Applied(transaction.written_run(id)?));
     }
     own::stale(transaction, lease, Event::Release.as_str())
@@ -281,7 +281,7 @@ fn fail(
         || match retry_at {
             Some(at) if wait(transaction, lease, RETRIED, at)? => {
                 let detail = json!({ "available_at": at });
-                transaction.record(
+                transaction.record_stamped(
                     lease.run,
                     EventKind::RetryPlanned,
                     lease.token,

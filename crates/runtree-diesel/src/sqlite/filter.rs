@@ -62,7 +62,7 @@ pub(super) fn page(filter: &RunFilter, page: &PageRequest, after: Option<&Positi
     // One more than the page may have tells whether another page follows.
     let limit = shown.value(Value::count(page.limit.get() + 1));
     shown.add(format_args!(
-        " ORDER BY {value} {direction}, {id} {direction} LIMIT {limit}"
+        " ORDER BY {value} {direction}, {id} {direction} LIMIT {limit} + 0"
     ));
     shown.into_query(LIST, index, LIST_JOINS)
 }

@@ -42,6 +42,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::migrate::Migration;
 
 use self::open::{Opened, Settings};
+use self::reader::Reader;
+pub(crate) use self::rows::{Columns, InOrder};
 use self::sql::Transaction;
 use self::watch::Watch;
 use self::writer::{Operation, QUEUE, Queued, Writer};
@@ -172,7 +174,8 @@ impl SqliteBuilder {
     /// - [`ErrorKind::InvalidInput`]: a durability that a file does not have.
     /// - [`ErrorKind::Busy`]: others hold the database for too long.
     ///
-    /// A schema that this version may read but not write opens; each write then answers [`ErrorKind::ReadOnly`].
+    /// A schema that this version may read but not write opens; each write then answers [`ErrorKind::ReadOnly`]. A schema that is
+    /// changed later, under an open handle, is noticed by the next call, which answers the same.
     ///
     /// # Cancel safety
     /// A dropped future leaves the file opened or not; the threads end by themselves.
@@ -340,9 +343,13 @@ fn start(
     let reads: reader::Reads = Arc::new(Mutex::new(reads));
     for connection in opened.readers {
         let (reads, clock) = (Arc::clone(&reads), Arc::clone(&clock));
+        let reader = Reader {
+            connection,
+            schema: opened.schema.clone(),
+        };
         running(
             "read",
-            Box::new(move || reader::work(connection, clock.as_ref(), &reads)),
+            Box::new(move || reader::work(reader, clock.as_ref(), &reads)),
         )?;
     }
     let writer = match opened.writer {
@@ -352,6 +359,7 @@ fn start(
             let thread = Writer {
                 connection,
                 place: file_system::Place::of(&opened.path),
+                schema: opened.schema,
                 clock: Arc::clone(&clock),
                 patience,
                 operations,

@@ -1,6 +1,7 @@
 //! Opening a file: what is refused, how a connection is set up, and how the schema gets there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
@@ -65,6 +66,7 @@ pub(super) struct Settings {
 pub(super) struct Opened {
     /// The path, absolute and without symbolic links.
     pub(super) path: PathBuf,
+    pub(super) schema: Schema,
     /// The connection that writes, or why nobody may.
     pub(super) writer: Result<SqliteConnection, String>,
     /// The connections that read.
@@ -98,6 +100,9 @@ pub(super) fn open(
         Some(why) => Err(why),
     };
     Ok(Opened {
+        schema: Schema {
+            store: setup.store().into(),
+        },
         path,
         writer,
         readers,
@@ -175,6 +180,51 @@ fn resolve(settings: &Settings) -> Result<PathBuf, RepositoryError> {
         Err(error) => Err(
             refuse(format!("the database {} cannot be used", path.display())).with_source(error),
         ),
+    }
+}
+
+/// Notices that another process has changed the schema of an open file. Clones name the same file.
+#[derive(Clone, Debug)]
+pub(super) struct Schema {
+    store: Arc<str>,
+}
+
+impl Schema {
+    /// Refuses to write to a schema of which this version does not know what a writer must know.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`] or [`ErrorKind::SchemaTooNew`] when a newer version changed it,
+    /// [`ErrorKind::Configuration`] when steps were taken back.
+    pub(super) fn check_writer(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), RepositoryError> {
+        match self.plan(connection)? {
+            Plan::Migrate(missing) => migrate::refuse_missing(missing, &self.store),
+            Plan::ReadOnly(why) => Err(RepositoryError::new(ErrorKind::ReadOnly, why)),
+        }
+    }
+
+    /// Refuses to read a schema of which this version does not know what a reader must know.
+    ///
+    /// # Errors
+    /// As for a writer, but for a schema that may be read.
+    pub(super) fn check_reader(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), RepositoryError> {
+        match self.plan(connection)? {
+            Plan::Migrate(missing) => migrate::refuse_missing(missing, &self.store),
+            Plan::ReadOnly(_) => Ok(()),
+        }
+    }
+
+    /// Asks the row that speaks for the schema, in the transaction that it is to hold for: one look-up by its key.
+    fn plan(&self, connection: &mut SqliteConnection) -> Result<Plan, RepositoryError> {
+        let found: Vec<SchemaInfo> = Statement::new(migrate::FIND_SCHEMA)
+            .load(connection)
+            .map_err(|error| classify(error, "look at the schema"))?;
+        migrate::plan(MIGRATIONS, found.into_iter().next(), &self.store)
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const PASSED: &str = concat!(
     ", ",
     status!(Running),
     ") AND (r.cancel_requested_at IS NULL OR (r.cancel_cause = ?3 AND r.cancel_deadline <= ?2)) \
-     ORDER BY r.deadline_at, r.id LIMIT ?4"
+     ORDER BY r.deadline_at, r.id LIMIT ?4 + 0"
 );
 
 pub(super) fn time_out(

@@ -120,8 +120,30 @@ macro_rules! claim_guard {
     };
 }
 
-/// How many runs with the concurrency key of `r` hold a live lease.
+/// How many runs hold a live lease under each concurrency key: counted once for a claim, and only when it comes to a run that has
+/// a key.
+macro_rules! held {
+    () => {
+        concat!(
+            "WITH held AS MATERIALIZED (SELECT u.concurrency_key AS key, count(*) AS number \
+             FROM runtree_runs u INDEXED BY runtree_runs_concurrency \
+             JOIN runtree_run_leases l ON l.namespace = u.namespace AND l.run_id = u.id \
+             WHERE u.namespace = ?1 AND u.concurrency_key IS NOT NULL AND u.status = ",
+            status!(Running),
+            " AND l.expires_at > ?2 GROUP BY u.concurrency_key) "
+        )
+    };
+}
+
+/// How many runs with the concurrency key of `r` hold a live lease, as counted for all keys.
 macro_rules! used {
+    () => {
+        "coalesce((SELECT h.number FROM held h WHERE h.key = r.concurrency_key), 0)"
+    };
+}
+
+/// As [`used`], counted for this one run.
+macro_rules! used_by_one {
     () => {
         concat!(
             "(SELECT count(*) FROM runtree_runs u INDEXED BY runtree_runs_concurrency \
@@ -136,24 +158,27 @@ macro_rules! used {
 /// Waiting runs in the order of claims, without those whose concurrency key is used up.
 macro_rules! candidates {
     ($index:literal, $which:literal) => {
+        concat!(held!(), candidates!(used!(), $index, $which))
+    };
+    ($used:expr, $index:literal, $which:literal) => {
         concat!(
             "SELECT r.id, r.attempts, r.token, r.concurrency_key, r.concurrency_limit, ",
             "CASE WHEN r.concurrency_key IS NULL THEN 0 ELSE ",
-            used!(),
+            $used,
             " END AS used FROM runtree_runs r",
             $index,
             " WHERE r.namespace = ?1 AND ",
             claim_guard!(),
             $which,
             " AND (r.concurrency_key IS NULL OR r.concurrency_limit > ",
-            used!(),
-            ") ORDER BY r.priority DESC, r.created_at, r.id LIMIT ?4"
+            $used,
+            ") ORDER BY r.priority DESC, r.created_at, r.id LIMIT ?4 + 0"
         )
     };
 }
 
 pub(super) const ANY: &str = candidates!(" INDEXED BY runtree_runs_claim", "");
-pub(super) const OF_RUN: &str = candidates!("", " AND r.id = ?5");
+pub(super) const OF_RUN: &str = candidates!(used_by_one!(), "", " AND r.id = ?5");
 pub(super) const OF_WORKFLOWS: &str = candidates!(
     " INDEXED BY runtree_runs_claim",
     " AND r.workflow IN (SELECT value FROM json_each(?5))"
@@ -304,7 +329,7 @@ fn own(
         .bind(expires_at.as_unix_micros());
     transaction.execute(statement)?;
     let detail = json!({ "attempt": attempt, "owner": claim.owner.id, "host": claim.owner.host });
-    transaction.record(lease.run, EventKind::Claimed, lease.token, Some(&detail))?;
+    transaction.record_stamped(lease.run, EventKind::Claimed, lease.token, Some(&detail))?;
     let run = transaction.written_run(lease.run)?;
     let worktree = match &claim.site {
         Some(site) => give_worktree(transaction, &run, lease.token, site)?,

@@ -38,7 +38,7 @@ impl ReadRuns for SqliteRepository {
         let key = key.clone();
         self.read("read a run by its key", move |transaction| {
             transaction
-                .row::<WholeRunRow>(transaction.here(BY_KEY).bind(key.as_str()))?
+                .wide_row::<WholeRunRow>(transaction.here(BY_KEY).bind(key.as_str()))?
                 .map(WholeRunRow::decode)
                 .transpose()
         })
@@ -61,7 +61,7 @@ impl ReadRuns for SqliteRepository {
         let page = page.clone();
         self.read("list runs", move |transaction| {
             let runs = transaction
-                .rows::<RunRow>(query.statement(transaction))?
+                .wide_rows::<RunRow>(query.statement(transaction))?
                 .into_iter()
                 .map(RunRow::decode)
                 .collect::<Result<_, _>>()?;
@@ -106,7 +106,7 @@ impl ReadRuns for SqliteRepository {
             "SELECT ",
             event_columns!(plain, plain, plain),
             " FROM runtree_run_events e",
-            " WHERE e.namespace = ?1 AND e.run_id = ?2 AND e.number > ?3 ORDER BY e.number LIMIT ?4"
+            " WHERE e.namespace = ?1 AND e.run_id = ?2 AND e.number > ?3 ORDER BY e.number LIMIT ?4 + 0"
         );
         self.read("read the events of a run", move |transaction| {
             let query = transaction

@@ -34,7 +34,7 @@ pub(super) const EXPIRED: &str = concat!(
      WHERE r.namespace = ?1 AND r.status = ",
     status!(Running),
     " AND r.ended_at IS NULL AND (l.expires_at IS NULL OR l.expires_at <= ?2) \
-     ORDER BY l.expires_at, r.id LIMIT ?3"
+     ORDER BY l.expires_at, r.id LIMIT ?3 + 0"
 );
 
 #[async_trait]

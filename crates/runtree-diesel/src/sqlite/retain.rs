@@ -32,7 +32,7 @@ pub(super) const OLD: &str = concat!(
     status!(Killed),
     ") AND NOT EXISTS (SELECT 1 FROM runtree_run_cleanup c WHERE c.namespace = ?1 AND c.run_id = r.id) \
          AND NOT EXISTS (SELECT 1 FROM runtree_run_worktrees w WHERE w.namespace = ?1 AND w.run_id = r.id AND w.state <> 'removed') \
-     ORDER BY r.order_ended, r.id LIMIT ?3"
+     ORDER BY r.order_ended, r.id LIMIT ?3 + 0"
 );
 
 fn delete_ended(

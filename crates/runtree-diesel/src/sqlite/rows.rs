@@ -1,11 +1,50 @@
 //! Rows that only the statements for SQLite answer.
 
 use diesel::QueryableByName;
+use diesel::deserialize::{self, FromSql};
+use diesel::row::{Field as _, Row};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sqlite::Sqlite;
 use runtree_repository::id::RunId;
 use runtree_repository::{LeaseRef, RepositoryError, Token, WorktreeKey};
 
 use crate::row::{count, run_id};
+
+/// A row that is read column by column, in the order of its members.
+pub(crate) trait InOrder: Sized {
+    fn in_order<'r>(columns: &mut Columns<'_, impl Row<'r, Sqlite>>) -> deserialize::Result<Self>;
+}
+
+/// The columns of a row that were not read yet.
+pub(crate) struct Columns<'c, R> {
+    row: &'c R,
+    next: usize,
+}
+
+impl<'c, R> Columns<'c, R> {
+    pub(super) fn of(row: &'c R) -> Self {
+        Self { row, next: 0 }
+    }
+
+    /// Reads the next column, which has this name.
+    pub(crate) fn next<'r, S, T>(&mut self, name: &str) -> deserialize::Result<T>
+    where
+        R: Row<'r, Sqlite>,
+        T: FromSql<S, Sqlite>,
+    {
+        let place = self.next;
+        debug_assert_eq!(
+            self.row
+                .get(place)
+                .as_ref()
+                .and_then(|field| field.field_name()),
+            Some(name),
+            "the columns are in the order of the members"
+        );
+        self.next += 1;
+        self.row.get_value::<S, T, _>(place)
+    }
+}
 
 /// The id of a run.
 #[derive(Debug, QueryableByName)]

@@ -2,7 +2,12 @@
 //!
 //! Statements whose index is one of several that begin with the namespace name it with `INDEXED BY`: without statistics SQLite takes
 //! any of them, and reads the whole namespace. A test looks at the plans.
+//!
+//! A limit is written `LIMIT ?1 + 0`: where a limit is a value and nothing else, SQLite plans for that value, and throws the prepared
+//! statement away each time it is given one.
 
+use diesel::connection::LoadConnection;
+use diesel::result::Error;
 use diesel::sqlite::Sqlite;
 use diesel::{QueryableByName, RunQueryDsl, SqliteConnection};
 use runtree_repository::id::RunId;
@@ -13,6 +18,7 @@ use runtree_repository::{
 use serde_json::Value;
 
 use super::dialect::classify;
+use super::rows::{Columns, InOrder};
 use super::statement::Statement;
 use crate::row::{EventRow, RunRow, WholeRunRow, event_columns, payload_columns, run_columns};
 
@@ -172,10 +178,32 @@ impl<'c> Transaction<'c> {
         Ok(self.rows(statement)?.into_iter().next())
     }
 
+    /// As [`rows`](Self::rows), for rows of many columns, which are in the order of the row's members.
+    pub(super) fn wide_rows<R: InOrder>(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<Vec<R>, RepositoryError> {
+        let load = |connection: &mut SqliteConnection| {
+            let rows = connection.load(statement)?;
+            rows.map(|row| {
+                R::in_order(&mut Columns::of(&row?)).map_err(Error::DeserializationError)
+            })
+            .collect::<Result<Vec<R>, Error>>()
+        };
+        load(self.connection).map_err(|error| classify(error, self.doing))
+    }
+
+    pub(super) fn wide_row<R: InOrder>(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<Option<R>, RepositoryError> {
+        Ok(self.wide_rows(statement)?.into_iter().next())
+    }
+
     /// Reads a run as lists show it.
     pub(super) fn summary(&mut self, id: RunId) -> Result<Option<RunSummary>, RepositoryError> {
         const SQL: &str = select_runs!("WHERE r.namespace = ?1 AND r.id = ?2");
-        self.row::<RunRow>(self.here(SQL).bind(id.as_bytes()))?
+        self.wide_row::<RunRow>(self.here(SQL).bind(id.as_bytes()))?
             .map(RunRow::decode)
             .transpose()
     }
@@ -183,7 +211,7 @@ impl<'c> Transaction<'c> {
     /// Reads a run, whole.
     pub(super) fn run(&mut self, id: RunId) -> Result<Option<Run>, RepositoryError> {
         const SQL: &str = select_whole_runs!("", "WHERE r.namespace = ?1 AND r.id = ?2");
-        self.row::<WholeRunRow>(self.here(SQL).bind(id.as_bytes()))?
+        self.wide_row::<WholeRunRow>(self.here(SQL).bind(id.as_bytes()))?
             .map(WholeRunRow::decode)
             .transpose()
     }
@@ -206,9 +234,26 @@ impl<'c> Transaction<'c> {
         token: Token,
         detail: Option<&Value>,
     ) -> Result<(), RepositoryError> {
+        const TOUCH: &str = "UPDATE runtree_runs SET updated_at = ?3 WHERE namespace = ?1 AND id = ?2 AND updated_at < ?3";
+        self.record_stamped(id, kind, token, detail)?;
+        let touch = self
+            .here(TOUCH)
+            .bind(id.as_bytes())
+            .bind(self.now.as_unix_micros());
+        self.execute(touch)?;
+        Ok(())
+    }
+
+    /// As [`record`](Self::record), for a run that this transaction stamped already.
+    pub(super) fn record_stamped(
+        &mut self,
+        id: RunId,
+        kind: EventKind,
+        token: Token,
+        detail: Option<&Value>,
+    ) -> Result<(), RepositoryError> {
         const EVENT: &str = "INSERT INTO runtree_run_events (namespace, run_id, number, at, kind, token, detail) VALUES (?1, ?2, \
              (SELECT coalesce(max(number), 0) + 1 FROM runtree_run_events WHERE namespace = ?1 AND run_id = ?2), ?3, ?4, ?5, ?6)";
-        const TOUCH: &str = "UPDATE runtree_runs SET updated_at = ?3 WHERE namespace = ?1 AND id = ?2 AND updated_at < ?3";
         let event = self
             .here(EVENT)
             .bind(id.as_bytes())
@@ -217,11 +262,6 @@ impl<'c> Transaction<'c> {
             .bind(token.get())
             .bind(detail.map(Value::to_string));
         self.execute(event)?;
-        let touch = self
-            .here(TOUCH)
-            .bind(id.as_bytes())
-            .bind(self.now.as_unix_micros());
-        self.execute(touch)?;
         Ok(())
     }
 

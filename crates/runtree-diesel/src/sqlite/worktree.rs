@@ -81,7 +81,7 @@ pub(super) fn leave(
                 .bind(left.key.planned_by.get())
                 .bind(now),
         )?;
-        transaction.record(run, kind, token, None)?;
+        transaction.record_stamped(run, kind, token, None)?;
     }
     Ok(())
 }

@@ -1,23 +1,26 @@
 //! The one thread that writes: it gathers waiting operations into one transaction and answers them after the commit.
 //!
-//! One commit costs one flush to the disk however many operations it holds, so waiting callers share it. Each operation has a
-//! savepoint of its own: one that fails is taken back alone. A caller that is gone is not missed: an operation is written whole or,
-//! when its caller left before its turn, not at all.
+//! One commit costs one flush to the disk however many operations it holds, so waiting callers share it. An operation that fails is
+//! taken back alone: the others are then done again, each in a savepoint of its own. Savepoints from the start would cost a copy of
+//! every page that several operations change, and failures are rare. A caller that is gone is not missed: an operation is written
+//! whole or, when its caller left before its turn, not at all.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diesel::SqliteConnection;
 use diesel::connection::SimpleConnection;
+use diesel::{RunQueryDsl, SqliteConnection};
 use runtree_repository::time::Clock;
 use runtree_repository::{ErrorKind, Namespace, RepositoryError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dialect::classify;
 use super::file_system::Place;
+use super::open::Schema;
 use super::sql::Transaction;
+use super::statement::Statement;
 use super::watch::Watch;
 
 /// How many operations share one commit at most. Beyond this the flush is no longer what costs.
@@ -36,11 +39,11 @@ pub(super) trait Operation: Send {
     /// Tells whether somebody still waits for the answer.
     fn is_wanted(&self) -> bool;
 
-    /// Does the work inside a savepoint, and answers whether it is news to watchers. May be called again when the transaction could
-    /// not be committed.
+    /// Does the work inside a transaction, and answers whether it is news to watchers. May be called again when the transaction
+    /// could not be committed, or when another operation in it failed.
     ///
     /// # Errors
-    /// What the caller is told; the savepoint is taken back.
+    /// What the caller is told; what was done is taken back.
     fn run(
         &mut self,
         connection: &mut SqliteConnection,
@@ -102,6 +105,7 @@ where
 pub(super) struct Writer {
     pub(super) connection: SqliteConnection,
     pub(super) place: Place,
+    pub(super) schema: Schema,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) patience: Duration,
     pub(super) operations: mpsc::Receiver<Box<dyn Operation>>,
@@ -110,6 +114,17 @@ pub(super) struct Writer {
 
 /// Why a whole transaction did not happen; told to every caller whose operation was in it.
 type Failure = Arc<RepositoryError>;
+
+/// Operations, each with what it was refused for.
+type Batch = [(Box<dyn Operation>, Option<RepositoryError>)];
+
+/// What became of a transaction.
+enum Attempt {
+    /// It is durable; the flag tells whether it is news to watchers.
+    Written(bool),
+    /// One operation failed, and nothing was written.
+    Refused(usize, RepositoryError),
+}
 
 impl Writer {
     /// Works until the last handle is gone and everything accepted before is written.
@@ -140,14 +155,24 @@ impl Writer {
             .map(|operation| (operation, None))
             .collect();
         let began = Instant::now();
+        let mut divided = false;
         let failure = loop {
-            match self.attempt(&mut batch) {
-                Ok(is_news) => {
+            match self.attempt(&mut batch, divided) {
+                Ok(Attempt::Written(is_news)) => {
                     // Before the callers are answered: who hears of a write from its writer finds the mark moved.
                     if is_news {
                         self.watch.tell();
                     }
                     break None;
+                }
+                Ok(Attempt::Refused(place, error)) => {
+                    self.roll_back();
+                    if let [(_, refused)] = batch.as_mut_slice() {
+                        *refused = Some(error);
+                        break None;
+                    }
+                    tracing::debug!(%error, place, "an operation failed, the others are done again without it");
+                    divided = true;
                 }
                 Err(failure) => {
                     self.roll_back();
@@ -168,22 +193,24 @@ impl Writer {
         }
     }
 
-    fn attempt(
-        &mut self,
-        batch: &mut [(Box<dyn Operation>, Option<RepositoryError>)],
-    ) -> Result<bool, Failure> {
+    /// Does the operations in one transaction; `divided` gives each a savepoint, so that one that fails is taken back alone.
+    fn attempt(&mut self, batch: &mut Batch, divided: bool) -> Result<Attempt, Failure> {
         self.place.check()?;
         self.command("BEGIN IMMEDIATE")?;
+        self.schema.check_writer(&mut self.connection)?;
         let mut is_news = false;
-        for (operation, refused) in batch {
+        for (place, (operation, refused)) in batch.iter_mut().enumerate() {
             *refused = None;
-            self.command("SAVEPOINT operation")?;
+            if divided {
+                self.command("SAVEPOINT operation")?;
+            }
             let (connection, clock) = (&mut self.connection, self.clock.as_ref());
             let done = catch_unwind(AssertUnwindSafe(|| operation.run(connection, clock)))
                 .unwrap_or_else(|panic| Err(panicked(&*panic)));
             match done {
                 Ok(told) => is_news |= told,
                 Err(error) if error.kind() == ErrorKind::Busy => return Err(Arc::new(error)),
+                Err(error) if !divided => return Ok(Attempt::Refused(place, error)),
                 Err(error) => {
                     // SQLite takes the whole transaction back by itself after some errors; then there is no savepoint any more, and
                     // the error of this operation is the error of all.
@@ -193,15 +220,18 @@ impl Writer {
                     *refused = Some(error);
                 }
             }
-            self.command("RELEASE operation")?;
+            if divided {
+                self.command("RELEASE operation")?;
+            }
         }
         self.command("COMMIT")?;
-        Ok(is_news)
+        Ok(Attempt::Written(is_news))
     }
 
     fn command(&mut self, sql: &'static str) -> Result<(), Failure> {
-        let done = self.connection.batch_execute(sql);
-        done.map_err(|error| Arc::new(classify(error, "write to the database")))
+        let done = Statement::command(sql).execute(&mut self.connection);
+        done.map(drop)
+            .map_err(|error| Arc::new(classify(error, "write to the database")))
     }
 
     fn roll_back(&mut self) {

@@ -95,6 +95,44 @@ async fn a_schema_that_may_be_read_is_read_and_not_written() {
 }
 
 #[tokio::test]
+async fn a_schema_that_moves_on_under_an_open_handle_is_noticed_by_the_next_call() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = used_file(&directory).await;
+    let runs = SqliteRepository::open(&path).await.unwrap();
+    create(&runs, NewRun::new("builder")).await;
+    let (shown, page) = (RunFilter::new(), PageRequest::default());
+
+    execute(
+        &path,
+        "INSERT INTO runtree_schema_info VALUES (98, 'future', 1, 1, 0)",
+    );
+    create(&runs, NewRun::new("builder")).await;
+    execute(
+        &path,
+        "INSERT INTO runtree_schema_info VALUES (99, 'future', 1, 99, 0)",
+    );
+    let wanted = request(NewRun::new("builder"));
+    let error = runs.create(&wanted).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert!(error.to_string().contains("99"), "{error}");
+    assert_eq!(runs.list(&shown, &page).await.unwrap().runs.len(), 3);
+
+    execute(
+        &path,
+        "UPDATE runtree_schema_info SET min_reader = 99 WHERE version = 99",
+    );
+    let error = runs.list(&shown, &page).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SchemaTooNew, "{error}");
+    let error = runs.create(&wanted).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SchemaTooNew, "{error}");
+
+    execute(&path, "DELETE FROM runtree_schema_info WHERE version > 1");
+    let error = runs.get(wanted.id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("2 (complete)"), "{error}");
+}
+
+#[tokio::test]
 async fn a_newer_schema_that_admits_this_version_is_used() {
     let directory = tempfile::tempdir().unwrap();
     let path = used_file(&directory).await;

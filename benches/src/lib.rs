@@ -23,6 +23,8 @@
 //! It asserts no time: a goal is printed beside the ratio, and whether it was
 //! met is for the reader to say of a quiet machine. It keeps no history.
 
+mod rates;
+mod remote;
 mod report;
 mod stack;
 
@@ -32,6 +34,8 @@ use std::{
 };
 
 pub use crate::{
+    rates::{Lap, Phase, Rates, RatesReport, Round},
+    remote::{Remote, answer},
     report::{Report, Row},
     stack::StackText,
 };
@@ -44,8 +48,14 @@ pub struct Options {
     pub samples: usize,
     /// How long one sample should take; the work is repeated until it does.
     pub sample_time: Duration,
+    /// How many rounds [`Rates`] take.
+    pub rounds: usize,
+    /// Whether this is a measurement, and not only a look whether every side runs.
+    pub is_measured: bool,
     /// Only groups whose name contains one of these are measured; none means all.
     pub filters: Vec<String>,
+    /// What was given besides, as `name=value`.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Options {
@@ -55,7 +65,10 @@ impl Options {
         Self {
             samples: 501,
             sample_time: Duration::from_micros(500),
+            rounds: 7,
+            is_measured: true,
             filters: Vec::new(),
+            settings: Vec::new(),
         }
     }
 
@@ -65,14 +78,18 @@ impl Options {
         Self {
             samples: 1,
             sample_time: Duration::ZERO,
+            rounds: 1,
+            is_measured: false,
             filters: Vec::new(),
+            settings: Vec::new(),
         }
     }
 
     /// Makes the options that the arguments of the program ask for.
     ///
     /// Cargo passes `--bench` when it benches and does not when it tests; a
-    /// test run is a smoke run. Arguments that are not options are filters.
+    /// test run is a smoke run. Arguments that are not options are filters, or
+    /// settings where they have a `=`.
     #[must_use]
     pub fn from_args() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -82,11 +99,20 @@ impl Options {
         } else {
             Self::smoke()
         };
-        let filters = arguments.into_iter();
-        options.filters = filters
-            .filter(|argument| !argument.starts_with('-'))
-            .collect();
+        for argument in arguments {
+            match argument.split_once('=') {
+                _ if argument.starts_with('-') => {}
+                Some((name, value)) => options.settings.push((name.to_owned(), value.to_owned())),
+                None => options.filters.push(argument),
+            }
+        }
         options
+    }
+
+    /// Picks how much to do: this in a measurement, that where only to see whether it runs.
+    #[must_use]
+    pub fn pick<T>(&self, measured: T, smoke: T) -> T {
+        if self.is_measured { measured } else { smoke }
     }
 }
 
@@ -103,14 +129,22 @@ impl Bench {
         Self { options }
     }
 
+    /// Returns the options.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Answers whether the filters let a group of this name through.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        let filters = &self.options.filters;
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    }
+
     /// Measures a group, if the filters let it through, and prints its table.
     pub fn run(&self, group: Group<'_>) {
-        let filters = &self.options.filters;
-        if filters.is_empty()
-            || filters
-                .iter()
-                .any(|filter| group.name.contains(filter.as_str()))
-        {
+        if self.wants(group.name) {
             #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
             {
                 println!("{}", self.measure(group));
@@ -191,6 +225,13 @@ impl<'a> Group<'a> {
         self.timed(name, Some(goal), repeated(work))
     }
 
+    /// Adds the side that the others are compared with, which takes its own time.
+    #[must_use]
+    pub fn timed_reference(self, name: &'a str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
+        let reference = Some(self.sides.len());
+        Self { reference, ..self }.timed(name, None, work)
+    }
+
     /// Adds a side that takes its own time.
     ///
     /// It is told how often to work and answers how long that took; what
@@ -262,7 +303,7 @@ mod tests {
         let options = Options {
             samples: 1,
             sample_time: Duration::from_nanos(1_000),
-            filters: Vec::new(),
+            ..Options::smoke()
         };
         let mut asked = Vec::new();
         let each = |repeats: u64| {

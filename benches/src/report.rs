@@ -16,7 +16,7 @@ impl Row {
     /// Makes a row of samples in nanoseconds; there is at least one.
     pub(crate) fn new(name: &str, goal: Option<f64>, mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
-        let at = |tenths: usize| samples[(samples.len() - 1) * tenths / 10];
+        let at = |tenths| *at_tenth(&samples, tenths).expect("because there is at least one");
         Self {
             name: name.to_owned(),
             goal,
@@ -31,6 +31,11 @@ impl Row {
     pub const fn median_nanos(&self) -> f64 {
         self.median
     }
+}
+
+/// Returns the element at so many tenths of a sorted list.
+pub(crate) fn at_tenth<T>(sorted: &[T], tenths: usize) -> Option<&T> {
+    sorted.get(sorted.len().checked_sub(1)? * tenths / 10)
 }
 
 /// What a group measured; shown as a Markdown table.

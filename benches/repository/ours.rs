@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runtree_benches::Lap;
+use runtree_benches::{INPUT, Lap};
 use runtree_diesel::{PostgresRepository, SqliteRepository};
 use runtree_repository::id::{IdGenerator, OwnerId};
 use runtree_repository::{
@@ -16,8 +16,6 @@ use tokio::runtime::Runtime;
 
 /// What every run is about.
 pub(crate) const WORKFLOW: &str = "bench";
-/// What every run is given to work on.
-pub(crate) const INPUT: &str = r#"{"repository":"example/project","issue":4711,"text":"fix the flaky test"}"#;
 /// The machine that every owner is on.
 pub(crate) const HOST: &str = "bench-host";
 /// The process that every owner is.
@@ -142,7 +140,9 @@ impl Ours {
     /// Claims and completes all that waits, in batches, and answers how long it took and how many there were.
     pub(crate) fn drain(&self, batch: usize, workers: usize) -> Lap {
         let limit = Limit::new(u64::try_from(batch).unwrap_or(u64::MAX));
-        let claim = self.caller.claim_of(limit.expect("because the batch is allowed"));
+        let claim = self
+            .caller
+            .claim_of(limit.expect("because the batch is allowed"));
         let start = Instant::now();
         let works: Vec<_> = (0..workers)
             .map(|_| {
@@ -155,15 +155,24 @@ impl Ours {
                             return ended;
                         }
                         let endings: Vec<Ending> = claimed.iter().map(ending).collect();
-                        let answers = repository.end_many(&endings).await.expect("the store works");
-                        assert!(answers.iter().all(|answer| matches!(answer, Write::Applied(_))));
+                        let answers = repository
+                            .end_many(&endings)
+                            .await
+                            .expect("the store works");
+                        assert!(
+                            answers
+                                .iter()
+                                .all(|answer| matches!(answer, Write::Applied(_)))
+                        );
                         ended += u64::try_from(answers.len()).expect("because it is a batch");
                     }
                 })
             })
             .collect();
         let works = works.into_iter();
-        let operations = works.map(|work| self.wait(work).expect("no worker panics")).sum();
+        let operations = works
+            .map(|work| self.wait(work).expect("no worker panics"))
+            .sum();
         Lap {
             operations,
             spent: start.elapsed(),
@@ -178,7 +187,11 @@ impl Ours {
             let start = Instant::now();
             let claimed = self.wait(self.repository().claim(&claim));
             spent += start.elapsed();
-            let lease = claimed.expect("the store works").pop().expect("runs wait").lease;
+            let lease = claimed
+                .expect("the store works")
+                .pop()
+                .expect("runs wait")
+                .lease;
             let released = self.wait(self.repository().release(lease));
             assert!(matches!(released, Ok(Write::Applied(_))), "{released:?}");
         }
@@ -200,7 +213,9 @@ impl Ours {
             })
             .collect();
         let works = works.into_iter();
-        let answers = works.flat_map(|work| self.wait(work).expect("no caller panics")).collect();
+        let answers = works
+            .flat_map(|work| self.wait(work).expect("no caller panics"))
+            .collect();
         let lap = Lap {
             operations: count,
             spent: start.elapsed(),
@@ -214,8 +229,9 @@ impl Ours {
         work: impl Fn(Caller, T) -> F,
     ) {
         let shares = shares.into_iter();
-        let works: Vec<_> =
-            shares.map(|share| self.runtime.spawn(work(self.caller.clone(), share))).collect();
+        let works: Vec<_> = shares
+            .map(|share| self.runtime.spawn(work(self.caller.clone(), share)))
+            .collect();
         for work in works {
             self.wait(work).expect("no caller panics");
         }
@@ -269,6 +285,13 @@ fn ending(claimed: &Claimed) -> Ending {
 fn shares<T: Copy>(values: &[T], callers: u64) -> Vec<Vec<T>> {
     let callers = usize::try_from(callers).expect("because they are few");
     (0..callers)
-        .map(|caller| values.iter().skip(caller).step_by(callers).copied().collect())
+        .map(|caller| {
+            values
+                .iter()
+                .skip(caller)
+                .step_by(callers)
+                .copied()
+                .collect()
+        })
         .collect()
 }

@@ -79,7 +79,8 @@ fn prepared(file: &Path, count: i64) -> PathBuf {
     let path = file.to_str().expect("because the path is UTF-8");
     if file.is_file() {
         let mut connection = SqliteConnection::establish(path).expect("the file can be opened");
-        let there = sql::<BigInt>("SELECT count(*) FROM runtree_runs").get_result::<i64>(&mut connection);
+        let there =
+            sql::<BigInt>("SELECT count(*) FROM runtree_runs").get_result::<i64>(&mut connection);
         if there == Ok(count) {
             return file.to_owned();
         }

@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use runtree_benches::{Bench, Phase, Rates, Remote};
+use runtree_benches::{Bench, Orders, Phase, Rates, Remote};
 use runtree_repository::Durability;
 
 use crate::directory;
@@ -54,8 +54,6 @@ impl Peer {
     }
 }
 
-const CALLERS: u64 = 64;
-
 /// Measures the peers whose programs are given, as `peer/<name>=<program>`.
 pub(crate) fn run(bench: &Bench) {
     for (name, program) in &bench.options().settings {
@@ -103,7 +101,7 @@ fn measure(bench: &Bench, peer: &Peer, program: &str) {
             .side(peer.name, || remote.round())
             .side("runtree", || {
                 let alone = ours.create(alone, 1);
-                let together = ours.create(together, CALLERS);
+                let together = ours.create(together, Orders::CALLERS);
                 ours.prepare(more);
                 let drained = ours.drain(DRAIN_BATCH, DRAIN_WORKERS);
                 vec![Some(alone), Some(together), Some(drained)]

@@ -51,7 +51,10 @@ impl PgBench {
         // The schema, before anything is logged.
         drop(Ours::postgres(url, 1));
         for setting in ["log_statement = 'all'", "log_parameter_max_length = -1"] {
-            server.execute("postgres", &format!("ALTER DATABASE {database} SET {setting}"));
+            server.execute(
+                "postgres",
+                &format!("ALTER DATABASE {database} SET {setting}"),
+            );
         }
         let ours = Ours::postgres(url, 1);
         let before = log(server).len();
@@ -64,7 +67,10 @@ impl PgBench {
         drop(ours);
         server.execute("postgres", &format!("ALTER DATABASE {database} RESET ALL"));
         let [create, claim, complete] = <[Seen; 3]>::try_from(seen).unwrap_or_else(|seen| {
-            let texts: Vec<String> = seen.into_iter().map(|seen| seen.text.chars().take(80).collect()).collect();
+            let texts: Vec<String> = seen
+                .into_iter()
+                .map(|seen| seen.text.chars().take(80).collect())
+                .collect();
             panic!("a create, a claim and an ending are three statements, not {texts:#?}")
         });
         let run = leases.first().expect("one run waited").run;
@@ -73,8 +79,8 @@ impl PgBench {
             program: program(server),
             clients,
             directory: crate::directory(),
-            create: creating(create, run),
-            work: working(claim, complete, run),
+            create: creating(&create, run),
+            work: working(&claim, &complete, run),
         }
     }
 
@@ -119,23 +125,25 @@ impl PgBench {
     }
 }
 
-fn creating(seen: Seen, run: RunId) -> Script {
+fn creating(seen: &Seen, run: RunId) -> Script {
     let id = uuid(run);
     let mut script = Script::default();
-    script.text.push_str("\\set random random(0, 1000000000000000000)\n");
-    script.add("c", &seen, |value| {
+    script
+        .text
+        .push_str("\\set random random(0, 1000000000000000000)\n");
+    script.add("c", seen, |value| {
         (value == format!("{{{id}}}")).then(|| format!("ARRAY[{NEW_ID}]"))
     });
     script.text.push_str(";\n");
     script
 }
 
-fn working(claim: Seen, complete: Seen, run: RunId) -> Script {
+fn working(claim: &Seen, complete: &Seen, run: RunId) -> Script {
     let id = uuid(run);
     let mut script = Script::default();
-    script.add("t", &claim, |_| None);
+    script.add("t", claim, |_| None);
     script.text.push_str("\n\\gset claimed_\n");
-    script.add("e", &complete, |value| {
+    script.add("e", complete, |value| {
         // The claim answers the bytes of the id. That its token is 1 is true of each, for each is claimed once.
         (value == id).then(|| "encode(:claimed_id::bytea, 'hex')::uuid".to_owned())
     });
@@ -166,9 +174,14 @@ impl Script {
         }
         for (place, value) in seen.values.iter().enumerate() {
             let name = format!("{prefix}{}", place + 1);
-            self.variables.extend(value.clone().map(|value| (name, value)));
+            self.variables
+                .extend(value.clone().map(|value| (name, value)));
         }
-        let has_ids = seen.values.iter().flatten().any(|value| instead(value).is_some());
+        let has_ids = seen
+            .values
+            .iter()
+            .flatten()
+            .any(|value| instead(value).is_some());
         assert_eq!(has_ids, replaced > 0, "{}", seen.text);
     }
 }
@@ -182,7 +195,9 @@ fn seen(log: &str) -> Vec<Seen> {
     for line in log.lines() {
         let line = line.replace('\u{1f}', "\n");
         if let Some((_, executed)) = line.split_once("LOG:  execute ") {
-            let (_, text) = executed.split_once(": ").expect("because a name comes first");
+            let (_, text) = executed
+                .split_once(": ")
+                .expect("because a name comes first");
             last = Some(text.to_owned());
         } else if let Some((_, values)) = line.split_once("DETAIL:  parameters: ") {
             let values = parameters(values);
@@ -222,7 +237,10 @@ fn parameters(text: &str) -> Vec<Option<String>> {
 }
 
 fn log(server: &TestPostgres) -> String {
-    server.execute("postgres", "SELECT pg_read_file(current_setting('data_directory') || '/../log')")
+    server.execute(
+        "postgres",
+        "SELECT pg_read_file(current_setting('data_directory') || '/../log')",
+    )
 }
 
 /// pgbench stands beside the programs of the server.
@@ -233,6 +251,17 @@ fn program(server: &TestPostgres) -> PathBuf {
 
 /// An id as PostgreSQL writes it.
 fn uuid(run: RunId) -> String {
-    let hex: String = run.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let hex: String = run
+        .as_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }

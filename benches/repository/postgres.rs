@@ -75,7 +75,11 @@ fn many(bench: &Bench) {
     );
     let database = url.rsplit('/').next().expect("a URL has slashes");
     let left = "SELECT count(*) FROM runtree_runs WHERE status <> 'completed'";
-    assert_eq!(server.execute(database, left).trim(), "0", "each that was claimed was completed");
+    assert_eq!(
+        server.execute(database, left).trim(),
+        "0",
+        "each that was claimed was completed"
+    );
 }
 
 fn drain(bench: &Bench) {
@@ -84,12 +88,10 @@ fn drain(bench: &Bench) {
     let ours = Ours::postgres(&server.fresh_database(), CONNECTIONS);
     let phases = [Phase::new("claim and complete")];
     let side = format!("runtree, {DRAIN_WORKERS} workers, {DRAIN_BATCH} a call");
-    bench.run_rates(
-        Rates::new("PostgreSQL, drain", &phases).side(&side, || {
-            ours.prepare(count);
-            vec![Some(ours.drain(DRAIN_BATCH, DRAIN_WORKERS))]
-        }),
-    );
+    bench.run_rates(Rates::new("PostgreSQL, drain", &phases).side(&side, || {
+        ours.prepare(count);
+        vec![Some(ours.drain(DRAIN_BATCH, DRAIN_WORKERS))]
+    }));
 }
 
 /// Claims beside few and beside many that wait, without waiting for the disk, which would take most of the time on both sides.
@@ -98,7 +100,10 @@ fn waiting(bench: &Bench) {
     let open = |count: u64| {
         let url = server.fresh_database();
         let database = url.rsplit('/').next().expect("a URL has slashes");
-        server.execute("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = off"));
+        server.execute(
+            "postgres",
+            &format!("ALTER DATABASE {database} SET synchronous_commit = off"),
+        );
         let ours = Ours::postgres(&url, 1);
         ours.prepare(count);
         ours
@@ -107,6 +112,8 @@ fn waiting(bench: &Bench) {
     bench.run(
         Group::new("postgres/claim, synchronous_commit off")
             .timed_reference("with 10 waiting", |repeats| few.claim_and_release(repeats))
-            .timed("with 100,000 waiting", Some(1.0), |repeats| many.claim_and_release(repeats)),
+            .timed("with 100,000 waiting", Some(1.0), |repeats| {
+                many.claim_and_release(repeats)
+            }),
     );
 }

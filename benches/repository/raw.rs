@@ -13,10 +13,10 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{self, BigInt, Binary, Nullable};
 use diesel::sqlite::Sqlite;
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
-use runtree_benches::Lap;
+use runtree_benches::{INPUT, Lap};
 use runtree_repository::id::{IdGenerator, OwnerId};
 
-use crate::ours::{HOST, INPUT, PROCESS, WORKFLOW};
+use crate::ours::{HOST, PROCESS, WORKFLOW};
 
 /// How long a lease lasts, in microseconds.
 const LEASE: i64 = 60_000_000;
@@ -40,7 +40,9 @@ impl Raw {
         let path = path.to_str().expect("because the path is UTF-8");
         let mut connection = SqliteConnection::establish(path).expect("the file can be opened");
         let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = 1; PRAGMA mmap_size = 0";
-        connection.batch_execute(settings).expect("the settings are allowed");
+        connection
+            .batch_execute(settings)
+            .expect("the settings are allowed");
         Self {
             connection,
             ids: IdGenerator::system(),
@@ -113,7 +115,9 @@ impl Raw {
     }
 
     fn command(&mut self, sql: &str) {
-        self.connection.batch_execute(sql).expect("nobody else uses the file");
+        self.connection
+            .batch_execute(sql)
+            .expect("nobody else uses the file");
     }
 
     fn execute<const ID: u8>(&mut self, sql: &'static str, values: &[Value<'_>]) {
@@ -216,7 +220,13 @@ impl Raw {
             "DELETE FROM runtree_run_leases WHERE namespace = 'default' AND run_id = ?",
             &[Bytes(id)],
         );
-        self.record(id, now, "completed", token, Text(r#"{"reason":"succeeded"}"#));
+        self.record(
+            id,
+            now,
+            "completed",
+            token,
+            Text(r#"{"reason":"succeeded"}"#),
+        );
     }
 
     fn record(&mut self, id: &[u8], now: i64, kind: &str, token: i64, detail: Value<'_>) {
@@ -229,7 +239,9 @@ impl Raw {
 }
 
 fn now() -> i64 {
-    let since = SystemTime::UNIX_EPOCH.elapsed().expect("because it is after 1970");
+    let since = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("because it is after 1970");
     i64::try_from(since.as_micros()).expect("because it is before the year 10000")
 }
 

@@ -24,7 +24,10 @@ const PHASES: [&str; 3] = ["create", "claim", "complete"];
 
 /// Measures all groups on SQLite that are asked for.
 pub(crate) fn run(bench: &Bench) {
-    if ["sqlite/64 callers", "sqlite/one caller", "sqlite/drain"].iter().any(|name| bench.wants(name)) {
+    if ["sqlite/64 callers", "sqlite/one caller", "sqlite/drain"]
+        .iter()
+        .any(|name| bench.wants(name))
+    {
         the_reference_does_the_same();
     }
     if bench.wants("sqlite/64 callers") {
@@ -154,7 +157,9 @@ fn waiting(bench: &Bench) {
     bench.run(
         Group::new("sqlite/claim, Durability::Normal")
             .timed_reference("with 10 waiting", |repeats| few.claim_and_release(repeats))
-            .timed("with 100,000 waiting", Some(1.0), |repeats| many.claim_and_release(repeats)),
+            .timed("with 100,000 waiting", Some(1.0), |repeats| {
+                many.claim_and_release(repeats)
+            }),
     );
 }
 

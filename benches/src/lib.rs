@@ -35,7 +35,7 @@ use std::{
 
 pub use crate::{
     rates::{Lap, Phase, Rates, RatesReport, Round},
-    remote::{Remote, answer},
+    remote::{INPUT, Orders, Remote, answer},
     report::{Report, Row},
     stack::StackText,
 };

@@ -58,11 +58,14 @@ impl<'a> Phase<'a> {
     }
 }
 
+/// What a side does for a round.
+type Work<'a> = Box<dyn FnMut() -> Round + 'a>;
+
 /// Sides that do the same phases; the first one is what the others are compared with.
 pub struct Rates<'a> {
     name: &'a str,
     phases: &'a [Phase<'a>],
-    sides: Vec<(&'a str, Box<dyn FnMut() -> Round + 'a>)>,
+    sides: Vec<(&'a str, Work<'a>)>,
 }
 
 impl<'a> Rates<'a> {
@@ -123,8 +126,17 @@ impl Bench {
         }
         RatesReport {
             name: rates.name.to_owned(),
-            phases: rates.phases.iter().map(|p| (p.name.to_owned(), p.goal)).collect(),
-            sides: rates.sides.into_iter().map(|(name, _)| name.to_owned()).zip(samples).collect(),
+            phases: rates
+                .phases
+                .iter()
+                .map(|p| (p.name.to_owned(), p.goal))
+                .collect(),
+            sides: rates
+                .sides
+                .into_iter()
+                .map(|(name, _)| name.to_owned())
+                .zip(samples)
+                .collect(),
         }
     }
 }
@@ -167,7 +179,9 @@ impl fmt::Display for RatesReport {
             write!(f, "| {name} |")?;
             for side in 0..self.sides.len() {
                 match self.rate(side, phase) {
-                    Some((median, best)) => write!(f, " {} ({}) |", rounded(median), rounded(best))?,
+                    Some((median, best)) => {
+                        write!(f, " {} ({}) |", rounded(median), rounded(best))?;
+                    }
                     None => write!(f, " |")?,
                 }
                 match self.ratio(side, phase) {

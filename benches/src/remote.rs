@@ -44,7 +44,10 @@ impl Remote {
     ///
     /// When the program ended or answers something else.
     pub fn round(&mut self) -> Round {
-        let input = self.input.as_mut().expect("because it is open until the drop");
+        let input = self
+            .input
+            .as_mut()
+            .expect("because it is open until the drop");
         let asked = input.write_all(b"round\n").and_then(|()| input.flush());
         asked.expect("the program reads until it is told to end");
         let mut line = String::new();
@@ -59,6 +62,61 @@ impl Drop for Remote {
         // The end of its input tells it to end.
         drop(self.input.take());
         self.child.wait().ok();
+    }
+}
+
+/// What every job and run is given to work on.
+pub const INPUT: &str =
+    r#"{"repository":"example/project","issue":4711,"text":"fix the flaky test"}"#;
+
+/// What a program is told to do: its arguments, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Orders {
+    /// The file or the URL of the database, which is new.
+    pub place: String,
+    /// How many jobs one caller creates, one by one.
+    pub alone: u64,
+    /// How many jobs 64 callers create, one by one each.
+    pub together: u64,
+    /// How many more are added in any way before all are drained, with no look at the time.
+    pub more: u64,
+}
+
+impl Orders {
+    /// How many callers create at once.
+    pub const CALLERS: u64 = 64;
+
+    /// Reads the arguments of the program.
+    ///
+    /// # Panics
+    ///
+    /// When they are others.
+    #[must_use]
+    pub fn from_args() -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let [place, counts @ ..] = &arguments[..] else {
+            panic!("the place of the database is missing")
+        };
+        let counts: Vec<u64> = counts
+            .iter()
+            .filter_map(|count| count.parse().ok())
+            .collect();
+        let [alone, together, more] = counts[..] else {
+            panic!("three numbers follow the place, not {counts:?}")
+        };
+        Self {
+            place: place.clone(),
+            alone,
+            together,
+            more,
+        }
+    }
+
+    /// How many jobs there are to drain.
+    #[must_use]
+    pub const fn all(&self) -> u64 {
+        self.alone + self.together + self.more
     }
 }
 
@@ -98,7 +156,8 @@ fn parse(line: &str) -> Option<Round> {
             spent: Duration::from_nanos(nanos.parse().ok()?),
         }))
     });
-    laps.collect::<Option<Round>>().filter(|laps| !laps.is_empty())
+    laps.collect::<Option<Round>>()
+        .filter(|laps| !laps.is_empty())
 }
 
 #[cfg(test)]
@@ -110,7 +169,12 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "while read -r _; do echo '10/2000 - 3/7'; done"]);
         let mut remote = Remote::start(command);
-        let lap = |operations, nanos| Some(Lap { operations, spent: Duration::from_nanos(nanos) });
+        let lap = |operations, nanos| {
+            Some(Lap {
+                operations,
+                spent: Duration::from_nanos(nanos),
+            })
+        };
         for _ in 0..2 {
             assert_eq!(remote.round(), [lap(10, 2_000), None, lap(3, 7)]);
         }

@@ -36,6 +36,8 @@ fn all(shell: &Shell, steps: &mut Steps, tally: &mut Tally) -> Result {
         "format of the peers",
         &["fmt", "--manifest-path", bench::PEERS, "--check"],
     )?;
+    // Other queues' programs are not built here: each would take minutes, of code that is not ours.
+    steps.step("format of the other queues' programs", || queues(shell))?;
     steps.cargo(
         shell,
         "lints",
@@ -88,6 +90,15 @@ fn peers(shell: &Shell, tally: &mut Tally) -> Result {
     // The benches have a main of their own; everything else is tests.
     let tests = ["--lib", "--tests", "--benches"];
     shell::run_tests(&mut bench::peers(shell, &["test"], &tests), tally)
+}
+
+/// Checks the format of the programs of other queues.
+fn queues(shell: &Shell) -> Result {
+    for queue in bench::queues(shell)? {
+        let manifest = bench::manifest_of(&queue);
+        shell::run(&mut shell.cargo(&["fmt", "--manifest-path", &manifest, "--check"]))?;
+    }
+    Ok(())
 }
 
 /// Holds the dependencies against `deny.toml`.

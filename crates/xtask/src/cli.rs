@@ -41,7 +41,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ),
     (
         "bench [FILTER...]",
-        "measures the groups whose name contains a filter, or all",
+        "measures the groups whose name contains a filter, or all; `peer/` builds the other queues",
     ),
     ("help", "prints this"),
 ];

@@ -10,15 +10,8 @@ use serde_json::Value;
 use crate::shell::{self, Shell};
 use crate::{Failure, Result};
 
-/// Directories that hold nothing written by people, by their path below the root.
-const SKIPPED: &[&str] = &[
-    ".git",
-    "target",
-    "benches/peers/target",
-    "fuzz/target",
-    "fuzz/corpus",
-    "fuzz/artifacts",
-];
+/// Directories that hold nothing written by people, by their path below the root; besides, what cargo builds in anywhere.
+const SKIPPED: &[&str] = &[".git", "target", "fuzz/corpus", "fuzz/artifacts"];
 
 /// A text file, by its path below the root, with `/` between the parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +170,7 @@ fn walk(root: &Path, below: &str, project: &mut Project) -> io::Result<()> {
         } else {
             format!("{below}/{name}")
         };
-        if SKIPPED.contains(&path.as_str()) {
+        if SKIPPED.contains(&path.as_str()) || path.ends_with("/target") {
             continue;
         }
         let kind = entry.file_type()?;

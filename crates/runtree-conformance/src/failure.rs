@@ -24,6 +24,12 @@ impl Failure {
             at: Location::caller(),
         }
     }
+
+    /// Says after what it was noticed.
+    pub(crate) fn after(mut self, what: String) -> Self {
+        self.message = format!("after {what}: {}", self.message);
+        self
+    }
 }
 
 impl fmt::Display for Failure {

@@ -73,14 +73,15 @@
 //!
 //! # Alternatives
 //!
-//! A model of the repository and random operations find what no list of cases names; they complement this suite and do not replace
-//! it, because a case says which promise was broken.
+//! Random calls find what no list of cases names: [`model`] compares a backend with a naive model of the repository. It complements
+//! the table and does not replace it, because a case says which promise was broken.
 
 mod backend;
 mod cases;
 mod context;
 mod failure;
 mod generated;
+pub mod model;
 mod suite;
 mod table;
 

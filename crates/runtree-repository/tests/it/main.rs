@@ -4,6 +4,7 @@ mod broken;
 mod explanation;
 mod ext;
 mod memory;
+mod model;
 mod rejected;
 mod sins;
 mod ways;

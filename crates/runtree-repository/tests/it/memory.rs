@@ -9,7 +9,7 @@ use runtree_repository::{
     Capabilities, Durability, DynRunRepository, MemoryRepository, Namespace, Sharing,
 };
 
-struct Memory;
+pub(crate) struct Memory;
 
 #[async_trait]
 impl Backend for Memory {

@@ -14,9 +14,9 @@ use crate::broken::{Broken, Notes};
 use crate::sins::Sin;
 
 /// A backend with one sin, or with none.
-struct Sinner(Option<Sin>);
+pub(crate) struct Sinner(pub(crate) Option<Sin>);
 
-struct Store {
+pub(crate) struct Store {
     clock: ManualClock,
     inner: MemoryRepository,
     notes: Arc<Notes>,

@@ -1,4 +1,13 @@
 -- The tables of version 2: queues, concurrency keys, deadlines, retries, facts, tags and usage, and an index for every order of a list.
+--
+-- For operators: no row is rewritten, but indexes are built over all runs, and nobody reads or writes runs meanwhile; calls that wait
+-- longer than their time limit answer that the store is busy. Programs of version 1 know nothing of queues, keys and deadlines and are
+-- not kept from writing: stop them first. The tables are locked in the order in which statements name them, so that none of these waits
+-- for the step while the step waits for it. The leases that live when it begins are given the time that it took, because nobody could
+-- renew them.
+
+SELECT set_config('runtree.step_began', clock_timestamp()::text, true);
+LOCK TABLE runtree_runs, runtree_run_payloads IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE runtree_runs
     ADD COLUMN queue             text   NOT NULL DEFAULT 'default',
@@ -76,3 +85,13 @@ CREATE INDEX runtree_runs_by_tokens ON runtree_runs (namespace, (input_tokens + 
 -- Lists of one session or user, newest or oldest first.
 CREATE INDEX runtree_runs_session ON runtree_runs (namespace, session_id, created_at, id) WHERE session_id IS NOT NULL;
 CREATE INDEX runtree_runs_user ON runtree_runs (namespace, user_id, created_at, id) WHERE user_id IS NOT NULL;
+
+-- The time that the step took.
+UPDATE runtree_run_leases SET expires_at = least(
+        expires_at + (clock_timestamp() - current_setting('runtree.step_began')::timestamptz),
+        timestamptz '9999-12-31 23:59:59.999999+00')
+    WHERE expires_at > current_setting('runtree.step_began')::timestamptz;
+UPDATE runtree_run_cleanup SET expires_at = least(
+        expires_at + (clock_timestamp() - current_setting('runtree.step_began')::timestamptz),
+        timestamptz '9999-12-31 23:59:59.999999+00')
+    WHERE expires_at > current_setting('runtree.step_began')::timestamptz;

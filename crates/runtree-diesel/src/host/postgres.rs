@@ -18,7 +18,7 @@ use runtree_repository::{
 use super::{check_schema, outside};
 use crate::migrate::FIND_SCHEMA;
 use crate::postgres::within::{
-    AskedOfOne, Checked, Done, HAS_INFO, HasInfo, MAX_CREATES, MAX_TRIES, MIGRATIONS, NOTIFY,
+    AskedOfOne, Checked, Done, MAX_CREATES, MAX_TRIES, MIGRATIONS, NOTIFY, PLACE, PlaceRow,
     Statement, adds_nothing, cancelling, classified, contended, default_namespace, getting,
     in_their_way, insertion, is_ended_by, looking, made, not_created, rejecting, unmoved,
 };
@@ -327,8 +327,8 @@ impl<S: Session> Runs<S> {
                 let error = call.failed(error);
                 let back = self.session.batch("ROLLBACK TO SAVEPOINT runtree").await;
                 back.map_err(|error| call.failed(error))?;
-                let has_info: Vec<HasInfo> = self.rows(call, Statement::new(HAS_INFO)).await?;
-                if has_info.iter().any(|row| row.is_there) {
+                let places: Vec<PlaceRow> = self.rows(call, Statement::new(PLACE)).await?;
+                if !places.is_empty() {
                     return Err(error);
                 }
                 check_schema(MIGRATIONS, None)

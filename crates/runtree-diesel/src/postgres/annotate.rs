@@ -188,7 +188,7 @@ impl PostgresRepository {
         let lock = self.statement(sql::LOCK_RUN).id(id.as_bytes());
         transaction.rows::<super::Done>(lock).await?;
         let rows = transaction.rows(written.statement(self, &id)).await?;
-        transaction.commit().await?;
+        self.commit(transaction).await?;
         self.wrote();
         Ok(rows)
     }

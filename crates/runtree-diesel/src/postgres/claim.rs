@@ -13,6 +13,7 @@ use runtree_repository::{
 };
 
 use super::statement::Statement;
+use super::store::Transaction;
 use super::{PostgresRepository, micros, sql};
 use crate::row::{WholeRunRow, amount, count, instant, run_id};
 
@@ -187,28 +188,32 @@ impl PostgresRepository {
         self.store.check_writable()?;
         let texts = wanted.texts();
         let doing = "claim runs with concurrency keys";
-        let mut tries = 1;
-        loop {
+        let (mut tries, mut was_cut_off) = (1, false);
+        let (transaction, rows) = loop {
             match self.turn(wanted, &texts, limit, doing).await {
                 Err(error) if super::is_undone(&error) && tries < super::MAX_TRIES => tries += 1,
-                Ok(rows) => {
-                    if rows.iter().any(|row| row.claimed.is_some()) {
-                        self.wrote();
-                    }
-                    return Ok(rows);
+                // The server ends a turn that lasts too long. It was not committed, so it may begin again.
+                Err(error) if error.kind() == ErrorKind::Unavailable && !was_cut_off => {
+                    was_cut_off = true;
                 }
-                Err(error) => return Err(error),
+                answer => break answer?,
             }
+        };
+        self.commit(transaction).await?;
+        if rows.iter().any(|row| row.claimed.is_some()) {
+            self.wrote();
         }
+        Ok(rows)
     }
 
-    async fn turn(
-        &self,
+    /// Takes a turn, which is over with the transaction.
+    async fn turn<'s>(
+        &'s self,
         wanted: &Wanted<'_>,
         texts: &Texts,
         limit: i64,
-        doing: &str,
-    ) -> Result<Vec<ClaimRow>, RepositoryError> {
+        doing: &'s str,
+    ) -> Result<(Transaction<'s>, Vec<ClaimRow>), RepositoryError> {
         let mut transaction = self.store.begin(doing).await?;
         let turn = self.statement(sql::TAKE_TURN);
         transaction.rows::<super::Done>(turn).await?;
@@ -222,8 +227,7 @@ impl PostgresRepository {
             let claim = wanted.statement(self, sql::CLAIM_CHOSEN, limit, &chosen);
             transaction.rows(claim).await?
         };
-        transaction.commit().await?;
-        Ok(rows)
+        Ok((transaction, rows))
     }
 }
 

@@ -1,17 +1,27 @@
 //! Connections: how one is made, what it is set to, and what its failures mean.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use diesel::QueryableByName;
+use diesel::sql_types::Text;
 use diesel_async::pooled_connection::PoolableConnection;
-use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use runtree_repository::{ErrorKind, RepositoryError};
 use tokio_postgres::config::{Config, Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Connection, NoTls, Socket};
 
-use super::error;
+use super::statement::Statement;
+use super::{error, schema};
+
+#[derive(QueryableByName)]
+struct Language {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
 
 /// The oldest server that the statements are written for.
 const OLDEST_SERVER: u32 = 15;
@@ -26,6 +36,8 @@ pub(super) struct Connector {
     target: String,
     settings: String,
     connect_timeout: Duration,
+    /// Why nothing may be written, once that is known.
+    read_only: Arc<OnceLock<String>>,
 }
 
 impl Connector {
@@ -51,7 +63,18 @@ impl Connector {
             target,
             settings: settings(schema, busy_timeout),
             connect_timeout,
+            read_only: Arc::default(),
         })
+    }
+
+    /// Says why nothing may be written from now on; the first reason stays.
+    pub(super) fn set_read_only(&self, why: String) {
+        self.read_only.get_or_init(|| why);
+    }
+
+    /// Why nothing may be written.
+    pub(super) fn read_only(&self) -> Option<String> {
+        self.read_only.get().cloned()
     }
 
     /// Names the server and the database for people, without the password.
@@ -121,7 +144,40 @@ impl Connector {
             .batch_execute(&self.settings)
             .await
             .map_err(|failure| error::classified(failure, &doing()))?;
+        self.check_language(&mut connection).await?;
         Ok(connection)
+    }
+
+    /// Refuses a server that tells its errors in another language: they could not be told apart, since Diesel hands their texts on and
+    /// not their codes.
+    async fn check_language(
+        &self,
+        connection: &mut AsyncPgConnection,
+    ) -> Result<(), RepositoryError> {
+        let doing = || format!("ask for the language of {}", self.target);
+        let asked = Statement::new("SELECT current_setting('lc_messages') AS name");
+        let found: Vec<Language> = asked
+            .load(connection)
+            .await
+            .map_err(|failure| error::classified(failure, &doing()))?;
+        let name = found.into_iter().next().map(|language| language.name);
+        let name = name.unwrap_or_default();
+        if is_english(&name) {
+            return Ok(());
+        }
+        // A server without translations has only its own language, whatever the name says.
+        let provoked = connection.batch_execute("SELECT 1 / 0").await;
+        if provoked.is_err_and(|failure| failure.to_string().contains("division by zero")) {
+            return Ok(());
+        }
+        Err(RepositoryError::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} tells its errors in the language of {name:?}, and the role may not choose another; let an administrator say ALTER \
+                 ROLE .. SET lc_messages = 'C'",
+                self.target
+            ),
+        ))
     }
 
     /// Refuses servers on which the statements mean something else; all from what the server says at the start.
@@ -205,7 +261,15 @@ impl Manager for Connector {
     type Error = RepositoryError;
 
     async fn create(&self) -> Result<AsyncPgConnection, RepositoryError> {
-        self.connect().await
+        let mut connection = self.connect().await?;
+        // A newer version may have changed the schema since the repository was opened.
+        if let Some(why) = schema::check(&mut connection, &self.target).await?
+            && self.read_only.set(why.clone()).is_ok()
+        {
+            // Whoever waits for this connection may be about to write.
+            return Err(RepositoryError::new(ErrorKind::ReadOnly, why));
+        }
+        Ok(connection)
     }
 
     async fn recycle(
@@ -281,12 +345,15 @@ fn target(config: &Config) -> String {
 /// What each connection is set to, whatever the server, the role or the database have as their defaults.
 fn settings(schema: Option<&str>, busy_timeout: Duration) -> String {
     let lock_timeout = busy_timeout.as_millis().clamp(1, 2_147_483_647);
+    // Less than others wait for what a paused process holds in a transaction of several statements: the turn of claims.
+    let idle_timeout = (busy_timeout.as_millis() / 2).clamp(1_000, 5_000);
     let search_path = schema
         .map(|schema| format!("SET search_path = \"{schema}\";"))
         .unwrap_or_default();
     format!(
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
         SET lock_timeout = {lock_timeout};
+        SET idle_in_transaction_session_timeout = {idle_timeout};
         -- One plan for each statement: from row to row by index. A plan made for the rows that the planner guesses (a tenth of the
         -- table, where the limit is a value; none, where the statistics are from a quiet hour) reads whole tables instead.
         SET plan_cache_mode = force_generic_plan;
@@ -300,6 +367,12 @@ fn settings(schema: Option<&str>, busy_timeout: Duration) -> String {
         -- Failures are told apart by their text; where the role may not choose the language, the server's is taken.
         SELECT set_config('lc_messages', 'C', false) WHERE has_parameter_privilege('lc_messages', 'SET');"
     )
+}
+
+/// Tells whether messages of this locale are PostgreSQL's own; the Englishes have no translation.
+fn is_english(lc_messages: &str) -> bool {
+    let language = lc_messages.split(['_', '.', '@']).next();
+    matches!(language, Some("" | "C" | "POSIX" | "en" | "English"))
 }
 
 fn is_io(failure: &tokio_postgres::Error) -> bool {
@@ -330,6 +403,24 @@ mod tests {
             let error = refused(&format!("postgres://u:secret@h/db?sslmode={mode}"));
             assert!(error.contains("asks for TLS"), "{error}");
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_another_language_is_doubted() {
+        for name in [
+            "",
+            "C",
+            "C.UTF-8",
+            "POSIX",
+            "en_US.UTF-8",
+            "en_GB",
+            "English_United States.1252",
+        ] {
+            assert!(is_english(name), "{name}");
+        }
+        for name in ["de_DE.UTF-8", "fr", "ca_ES@valencia", "Calabrian", "enm"] {
+            assert!(!is_english(name), "{name}");
         }
     }
 

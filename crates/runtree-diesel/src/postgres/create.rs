@@ -13,6 +13,7 @@ use runtree_repository::{
 use serde_json::Value;
 
 use super::statement::Statement;
+use super::store::Transaction;
 use super::{PostgresRepository, canonical, sql};
 use crate::row::{ExistingRunRow, RunRow, WholeRunRow, parse, persistence_word};
 
@@ -82,7 +83,7 @@ impl<'r> Checked<'r> {
 impl CreateRuns for PostgresRepository {
     async fn create(&self, request: &CreateRun) -> Result<Created, RepositoryError> {
         let checked = [Checked::new(request)?];
-        self.make(&checked)
+        self.make(None, &checked)
             .await?
             .pop()
             .ok_or_else(|| super::no_row("the answer to a create"))
@@ -94,7 +95,23 @@ impl CreateRuns for PostgresRepository {
             .iter()
             .map(Checked::new)
             .collect::<Result<Vec<_>, _>>()?;
-        self.make(&checked).await
+        if checked.len() < 2 {
+            return self.make(None, &checked).await;
+        }
+        self.store.check_writable()?;
+        let mut tries = 1;
+        let (transaction, made) = loop {
+            let mut transaction = self.store.begin("create runs").await?;
+            match self.make(Some(&mut transaction), &checked).await {
+                Err(error) if super::is_undone(&error) && tries < super::MAX_TRIES => tries += 1,
+                made => break (transaction, made?),
+            }
+        };
+        self.commit(transaction).await?;
+        if made.iter().any(|made| matches!(made, Created::New(_))) {
+            self.wrote();
+        }
+        Ok(made)
     }
 
     async fn retry(&self, request: &RetryRun) -> Result<Write<Created>, RepositoryError> {
@@ -136,7 +153,12 @@ impl CreateRuns for PostgresRepository {
 }
 
 impl PostgresRepository {
-    async fn make(&self, requests: &[Checked<'_>]) -> Result<Vec<Created>, RepositoryError> {
+    /// Makes the runs of requests: several in one transaction, one in a statement of its own.
+    async fn make(
+        &self,
+        mut transaction: Option<&mut Transaction<'_>>,
+        requests: &[Checked<'_>],
+    ) -> Result<Vec<Created>, RepositoryError> {
         let mut answers: Vec<Option<Created>> = Vec::new();
         answers.resize_with(requests.len(), || None);
         for _ in 0..MAX_TRIES {
@@ -147,7 +169,7 @@ impl PostgresRepository {
                 break;
             }
             let asked: Vec<&Checked<'_>> = left.iter().filter_map(|at| requests.get(*at)).collect();
-            let mut new = self.insert(&asked).await?;
+            let mut new = self.insert(transaction.as_deref_mut(), &asked).await?;
             let mut lost: Vec<(usize, &Checked<'_>)> = Vec::new();
             for (at, checked) in left.into_iter().zip(asked) {
                 let made = new.remove(&(checked.request.id, *checked.run.fingerprint.as_bytes()));
@@ -156,7 +178,8 @@ impl PostgresRepository {
                     (_, _) => lost.push((at, checked)),
                 }
             }
-            for (at, answer) in self.in_the_way(&lost).await? {
+            let in_the_way = self.in_the_way(transaction.as_deref_mut(), &lost).await?;
+            for (at, answer) in in_the_way {
                 if let Some(place) = answers.get_mut(at) {
                     *place = Some(answer);
                 }
@@ -173,6 +196,7 @@ impl PostgresRepository {
     /// Inserts the runs that nothing stands in the way of, and answers them.
     async fn insert(
         &self,
+        transaction: Option<&mut Transaction<'_>>,
         requests: &[&Checked<'_>],
     ) -> Result<BTreeMap<(RunId, [u8; 32]), RunSummary>, RepositoryError> {
         // Of requests that are the same, one can be new.
@@ -187,12 +211,16 @@ impl PostgresRepository {
             return Ok(BTreeMap::new());
         }
         let insert = || insertion(&self.namespace, &asked);
-        made(self.write("create runs", insert).await?)
+        made(match transaction {
+            Some(transaction) => transaction.rows(insert()).await?,
+            None => self.write("create runs", insert).await?,
+        })
     }
 
     /// Answers the requests that something stands in the way of; `requests` are told apart by their numbers.
     async fn in_the_way(
         &self,
+        transaction: Option<&mut Transaction<'_>>,
         requests: &[(usize, &Checked<'_>)],
     ) -> Result<Vec<(usize, Created)>, RepositoryError> {
         if requests.is_empty() {
@@ -201,7 +229,10 @@ impl PostgresRepository {
         let look = || looking(&self.namespace, requests);
         in_their_way(
             requests,
-            self.read("find the runs of requests", look).await?,
+            match transaction {
+                Some(transaction) => transaction.rows(look()).await?,
+                None => self.read("find the runs of requests", look).await?,
+            },
         )
     }
 

@@ -36,7 +36,7 @@ use serde_json::Value;
 
 use self::connect::Connector;
 use self::statement::Statement;
-use self::store::{Done, Store};
+use self::store::{Done, Store, Transaction};
 pub use self::watch::Notifications;
 use self::watch::Watch;
 use crate::migrate::Migration;
@@ -50,7 +50,7 @@ pub(crate) mod within {
     pub(crate) use super::error::classified;
     pub(crate) use super::own::{AskedOfOne, is_ended_by, rejecting};
     pub(crate) use super::read::getting;
-    pub(crate) use super::schema::{HAS_INFO, HasInfo, MIGRATIONS};
+    pub(crate) use super::schema::{MIGRATIONS, PLACE, PlaceRow};
     pub(crate) use super::statement::Statement;
     pub(crate) use super::stop::{adds_nothing, cancelling, unmoved};
     pub(crate) use super::store::Done;
@@ -179,7 +179,9 @@ impl PostgresBuilder {
             check_schema_name(name)?;
         }
         let connector = Connector::new(&url, schema, connect_timeout, busy_timeout)?;
-        let read_only = schema::prepare(&connector, schema, migrates).await?;
+        if let Some(why) = schema::prepare(&connector, schema, migrates).await? {
+            connector.set_read_only(why);
+        }
         let origin = IdGenerator::system().owner_id().map_err(|e| {
             RepositoryError::new(ErrorKind::Internal, "failed to draw an id").with_source(e)
         })?;
@@ -196,7 +198,6 @@ impl PostgresBuilder {
             pool,
             busy_timeout,
             answer_timeout,
-            read_only,
             watch,
         };
         Ok(PostgresRepository {
@@ -269,7 +270,8 @@ impl PostgresRepository {
         Statement::new(sql).text(self.namespace.as_str())
     }
 
-    /// Reads; a read that a broken connection swallowed is done once more.
+    /// Reads; a read that a broken connection swallowed is done once more, and so is one whose new connection found that nothing may be
+    /// written any more.
     async fn read<'a, R>(
         &self,
         doing: &str,
@@ -279,7 +281,7 @@ impl PostgresRepository {
         R: QueryableByName<Pg> + Send + 'static,
     {
         match self.store.rows(doing, &statement).await {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
+            Err(error) if [ErrorKind::Unavailable, ErrorKind::ReadOnly].contains(&error.kind()) => {
                 self.store.rows(doing, &statement).await
             }
             answer => answer,
@@ -326,7 +328,7 @@ impl PostgresRepository {
         let rows = loop {
             match self.store.rows(doing, &statement).await {
                 Err(error) if is_undone(&error) && tries < MAX_TRIES => tries += 1,
-                answer => break answer?,
+                answer => break self.hinted(answer)?,
             }
         };
         if is_news(&rows) {
@@ -346,13 +348,28 @@ impl PostgresRepository {
         let changed = loop {
             match self.store.changes(doing, &statement).await {
                 Err(error) if is_undone(&error) && tries < MAX_TRIES => tries += 1,
-                answer => break answer?,
+                answer => break self.hinted(answer)?,
             }
         };
         if changed > 0 {
             self.wrote();
         }
         Ok(changed)
+    }
+
+    /// Makes a transaction last; answers whether it did, as far as anybody knows.
+    async fn commit(&self, transaction: Transaction<'_>) -> Result<(), RepositoryError> {
+        self.hinted(transaction.commit().await)
+    }
+
+    /// Tells those who watch where the answer of a write was lost: they look, and see whether it happened.
+    fn hinted<T>(&self, answer: Result<T, RepositoryError>) -> Result<T, RepositoryError> {
+        if let Err(error) = &answer
+            && error.kind() == ErrorKind::Unavailable
+        {
+            self.wrote();
+        }
+        answer
     }
 
     /// Tells those who watch, here and elsewhere, that something was written.

@@ -1,6 +1,6 @@
 //! Brings the schema up to date, one step a transaction, however many processes start at once.
 
-use diesel::sql_types::Bool;
+use diesel::sql_types::Text;
 use diesel::{QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use runtree_repository::RepositoryError;
@@ -8,6 +8,7 @@ use runtree_repository::RepositoryError;
 use super::connect::Connector;
 use super::error::classified;
 use super::statement::Statement;
+use super::{MAX_TRIES, is_undone};
 use crate::migrate::{FIND_SCHEMA, Migration, Plan, Records, SchemaInfo, plan, refuse_missing};
 
 /// The steps, oldest first.
@@ -48,15 +49,24 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(8247619739013440768)";
 
 /// Not `to_regclass`, which may answer from what this session remembers: reading `pg_class` takes a lock on it, and with the lock
 /// comes the news of what other sessions made while this one waited for its turn.
-pub(crate) const HAS_INFO: &str = "
-    SELECT EXISTS (
-        SELECT FROM pg_class c
-        WHERE c.relname = 'runtree_schema_info' AND c.relkind = 'r' AND pg_table_is_visible(c.oid)) AS is_there";
+pub(crate) const PLACE: &str = "
+    SELECT format('%I', n.nspname) AS place
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = 'runtree_schema_info' AND c.relkind = 'r' AND pg_table_is_visible(c.oid)";
+
+/// How long a step waits for the tables. Whoever comes after it waits behind it, so this is not long.
+const STEP_TIMEOUT: &str = "1min";
 
 #[derive(QueryableByName)]
-pub(crate) struct HasInfo {
-    #[diesel(sql_type = Bool)]
-    pub(crate) is_there: bool,
+pub(crate) struct PlaceRow {
+    #[diesel(sql_type = Text)]
+    place: String,
+}
+
+/// A schema that was found: what it says of itself, and in which of the server's schemas it is, as SQL quotes the name.
+struct Found {
+    info: Option<SchemaInfo>,
+    place: String,
 }
 
 /// Makes the schema what this version needs, and answers why it may only be read, if so.
@@ -72,6 +82,7 @@ pub(super) async fn prepare(
     let found = find(&mut connection)
         .await
         .map_err(|e| failed(connector, "read the schema of", e))?;
+    let found = found.and_then(|found| found.info);
     match plan(MIGRATIONS, found, connector.target())? {
         Plan::ReadOnly(why) => return Ok(Some(why)),
         Plan::Migrate([]) => return Ok(None),
@@ -80,19 +91,47 @@ pub(super) async fn prepare(
         }
         Plan::Migrate(_) => {}
     }
+    let mut tries = 1;
     loop {
-        let begun = begin(&mut connection)
+        let found = begin(&mut connection)
             .await
             .map_err(|e| failed(connector, "migrate", e))?;
-        match plan(MIGRATIONS, begun, connector.target())? {
+        let info = found.as_ref().and_then(|found| found.info);
+        let place = found.map(|found| found.place);
+        match plan(MIGRATIONS, info, connector.target())? {
             Plan::ReadOnly(why) => return Ok(Some(why)),
             Plan::Migrate(missing) => match missing.first() {
                 None => return Ok(None),
-                Some(step) => apply(&mut connection, schema, step)
+                Some(step) => match apply(&mut connection, schema, place.as_deref(), step)
                     .await
-                    .map_err(|e| failed(connector, "migrate", e))?,
+                    .map_err(|e| failed(connector, "migrate", e))
+                {
+                    Err(error) if is_undone(&error) && tries < MAX_TRIES => {
+                        tries += 1;
+                        let rollback = connection.batch_execute("ROLLBACK").await;
+                        rollback.map_err(|e| failed(connector, "migrate", e))?;
+                    }
+                    applied => applied?,
+                },
             },
         }
+    }
+}
+
+/// Looks whether a connection that is made later still finds the schema that the repository was opened on, and answers why it may only be
+/// read, if so.
+pub(super) async fn check(
+    connection: &mut AsyncPgConnection,
+    target: &str,
+) -> Result<Option<String>, RepositoryError> {
+    let found: Vec<SchemaInfo> = Statement::new(FIND_SCHEMA)
+        .load(connection)
+        .await
+        .map_err(|e| classified(e, &format!("read the schema of {target}")))?;
+    match plan(MIGRATIONS, found.into_iter().next(), target)? {
+        Plan::ReadOnly(why) => Ok(Some(why)),
+        Plan::Migrate([]) => Ok(None),
+        Plan::Migrate(missing) => refuse_missing(missing, target).map(|()| None),
     }
 }
 
@@ -100,17 +139,18 @@ fn failed(connector: &Connector, doing: &str, error: diesel::result::Error) -> R
     classified(error, &format!("{doing} {}", connector.target()))
 }
 
-async fn find(connection: &mut AsyncPgConnection) -> QueryResult<Option<SchemaInfo>> {
-    let is_there: HasInfo = Statement::new(HAS_INFO).get_result(connection).await?;
-    if !is_there.is_there {
+async fn find(connection: &mut AsyncPgConnection) -> QueryResult<Option<Found>> {
+    let places: Vec<PlaceRow> = Statement::new(PLACE).load(connection).await?;
+    let Some(PlaceRow { place }) = places.into_iter().next() else {
         return Ok(None);
-    }
-    let found: Vec<SchemaInfo> = Statement::new(FIND_SCHEMA).load(connection).await?;
-    Ok(found.into_iter().next())
+    };
+    let info: Vec<SchemaInfo> = Statement::new(FIND_SCHEMA).load(connection).await?;
+    let info = info.into_iter().next();
+    Ok(Some(Found { info, place }))
 }
 
 /// Begins a transaction that holds the lock, and reads the schema under it.
-async fn begin(connection: &mut AsyncPgConnection) -> QueryResult<Option<SchemaInfo>> {
+async fn begin(connection: &mut AsyncPgConnection) -> QueryResult<Option<Found>> {
     // Others may need longer than a lock is waited for elsewhere: a step can rewrite a table.
     connection
         .batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = '5min'; {LOCK};"))
@@ -118,11 +158,18 @@ async fn begin(connection: &mut AsyncPgConnection) -> QueryResult<Option<SchemaI
     find(connection).await
 }
 
+/// Applies a step in the transaction that has the lock, beside the steps before it, wherever the role's own first schema is.
 async fn apply(
     connection: &mut AsyncPgConnection,
     schema: Option<&str>,
+    place: Option<&str>,
     step: &Migration,
 ) -> QueryResult<()> {
+    let mut settings = format!("SET LOCAL lock_timeout = '{STEP_TIMEOUT}';");
+    if let Some(place) = place {
+        settings.push_str(&format!("SET LOCAL search_path = {place};"));
+    }
+    connection.batch_execute(&settings).await?;
     if let Some(schema) = schema {
         connection
             .batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))

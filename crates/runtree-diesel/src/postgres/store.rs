@@ -19,8 +19,6 @@ pub(super) struct Store {
     pub(super) pool: Pool<Connector>,
     pub(super) busy_timeout: Duration,
     pub(super) answer_timeout: Duration,
-    /// Why nothing may be written.
-    pub(super) read_only: Option<String>,
     pub(super) watch: Watch,
 }
 
@@ -34,8 +32,8 @@ pub(crate) struct Done {
 
 impl Store {
     pub(super) fn check_writable(&self) -> Result<(), RepositoryError> {
-        match &self.read_only {
-            Some(why) => Err(RepositoryError::new(ErrorKind::ReadOnly, why.clone())),
+        match self.pool.manager().read_only() {
+            Some(why) => Err(RepositoryError::new(ErrorKind::ReadOnly, why)),
             None => Ok(()),
         }
     }

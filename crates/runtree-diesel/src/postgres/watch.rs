@@ -48,7 +48,7 @@ pub enum Notifications {
     /// A notification to itself has arrived: changes are told soon.
     Heard,
     /// A notification to itself was lost, as behind a pooler in transaction mode. Changes of other processes are seen by those who
-    /// look again.
+    /// look again. It is still listened: the first that comes through makes it `Heard`.
     Unheard,
 }
 
@@ -140,11 +140,8 @@ impl Watch {
         }
     }
 
-    /// Listens, unless it is known that nothing would be heard.
+    /// Listens, from the first call on.
     fn listen(&self, store: &Arc<Store>) {
-        if self.notifications() == Notifications::Unheard {
-            return;
-        }
         let mut tasks = self.tasks();
         if tasks.listening.as_ref().is_none_or(JoinHandle::is_finished) {
             self.shared.set(Notifications::Connecting);
@@ -199,7 +196,7 @@ async fn notify(store: &Store, payload: &str) -> Result<(), RepositoryError> {
     Ok(())
 }
 
-/// Hears of other processes' changes until the repository is dropped, or it turns out that nothing can be heard.
+/// Hears of other processes' changes until the repository is dropped.
 async fn listen(shared: Arc<Shared>, store: Weak<Store>) {
     let (mut back_off, most) = BACK_OFF;
     loop {
@@ -217,7 +214,7 @@ async fn listen(shared: Arc<Shared>, store: Weak<Store>) {
     }
 }
 
-/// Listens on one connection as long as it lasts. `Ok` means that it is not worth another try.
+/// Listens on one connection as long as it lasts. `Ok` means that there is no repository any more.
 async fn hear(
     shared: &Arc<Shared>,
     store: &Weak<Store>,
@@ -283,11 +280,15 @@ async fn hear(
                  by looking again",
                 connector.target()
             );
-            return Ok(());
         }
     }
     while let Some(payload) = heard.recv().await {
-        shared.told(&payload);
+        // It was only late, or the way has become free.
+        *was_heard = true;
+        shared.set(Notifications::Heard);
+        if payload != nonce {
+            shared.told(&payload);
+        }
     }
     Err(lost(connector))
 }

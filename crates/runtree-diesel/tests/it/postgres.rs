@@ -7,6 +7,7 @@
 
 mod calls;
 mod crash;
+mod locks;
 mod opening;
 mod races;
 mod upgrade;

@@ -109,7 +109,8 @@ pub(in crate::postgres) const ANNOTATE: &str = concat!(
                 ORDER BY t.tag COLLATE \"C\") AS tags,
             -- Made anew only where a member differs: what a person or a newer version spelt otherwise stays as it is.
             CASE WHEN EXISTS (
-                SELECT FROM json_each($4::json) m WHERE (s.metadata -> m.key)::text IS DISTINCT FROM m.value::text)
+                SELECT FROM json_each($4::json) m
+                WHERE ", unsigned_zeros!("(s.metadata -> m.key)::text"), " IS DISTINCT FROM ", unsigned_zeros!("m.value::text"), ")
                 OR EXISTS (SELECT FROM unnest($5::text[]) AS m (key) WHERE (s.metadata -> m.key) IS NOT NULL)
             THEN (
                 SELECT '{' || coalesce(string_agg(to_json(m.key)::text || ':' || m.value::text, ',' ORDER BY m.key COLLATE \"C\"), '') || '}'

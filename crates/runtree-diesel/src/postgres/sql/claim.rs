@@ -3,7 +3,7 @@
 //! Runs without a concurrency key are claimed by one statement. It takes from the head of the queue only what comes before the first
 //! run with a key that has room, as the snapshot shows it, and tells whether there is such a run. For that run the claimer then takes
 //! its turn: under an advisory lock it lists what may be claimed with what is in use (`CANDIDATES_..`), walks down the list, and claims
-//! what fits (`CLAIM_CHOSEN`). So keys cost those who do not meet them nothing, the order holds between runs with and without keys,
+//! what fits (`CLAIM_CHOSEN`). An expired lease gives its place back only to who locks it first, so that no renewal comes between. So keys cost those who do not meet them nothing, the order holds between runs with and without keys,
 //! and a run whose key is full holds nobody up. A place that became free after the snapshot is found by the next claim.
 
 use crate::row::{payload_columns, run_columns, status};
@@ -22,22 +22,48 @@ macro_rules! waiting {
     };
 }
 
-/// How many live leases each key has, as one object.
-macro_rules! used {
+/// The runs at work under a key, with the expiry of their leases.
+macro_rules! at_work {
     () => {
+        concat!(
+            "at_work AS MATERIALIZED (
+                SELECT o.id, o.token, o.concurrency_key,
+                    -- Not a join, which might begin with every lease there is.
+                    (SELECT w.expires_at FROM runtree_run_leases w
+                        WHERE w.namespace = $1 AND w.run_id = o.id AND w.token = o.token) AS expires_at
+                FROM runtree_runs o
+                WHERE o.namespace = $1 AND (o.status = ",
+            status!(Running),
+            " AND o.ended_at IS NULL AND o.concurrency_key IS NOT NULL) IS TRUE)"
+        )
+    };
+}
+
+/// How many leases each key has, as one object; of those at work, `$lives` says which count.
+macro_rules! used {
+    ($lives:literal) => {
         concat!(
             "used AS MATERIALIZED (
                 SELECT jsonb_object_agg(u.key, u.runs) AS counts FROM (
-                    SELECT o.concurrency_key AS key, count(*) AS runs
-                    FROM runtree_runs o
-                    WHERE o.namespace = $1
-                        AND (o.status = ",
-            status!(Running),
-            " AND o.ended_at IS NULL AND o.concurrency_key IS NOT NULL) IS TRUE
-                        -- Not a join, which might begin with every lease there is.
-                        AND (SELECT w.expires_at FROM runtree_run_leases w
-                            WHERE w.namespace = $1 AND w.run_id = o.id AND w.token = o.token) > statement_timestamp()
-                    GROUP BY o.concurrency_key) u)"
+                    SELECT o.concurrency_key AS key, count(*) AS runs FROM at_work o WHERE ",
+            $lives,
+            " GROUP BY o.concurrency_key) u)"
+        )
+    };
+}
+
+/// As [`used`]; an expired lease is free only for who holds its row until the places are taken. One that somebody else holds may be
+/// under a renewal that is not committed yet, and counts.
+macro_rules! used_for_certain {
+    () => {
+        concat!(
+            at_work!(),
+            ", expired AS MATERIALIZED (
+                SELECT w.run_id FROM at_work o
+                JOIN runtree_run_leases w ON w.namespace = $1 AND w.run_id = o.id AND w.token = o.token
+                WHERE o.expires_at <= statement_timestamp() AND w.expires_at <= statement_timestamp()
+                FOR UPDATE OF w SKIP LOCKED), ",
+            used!("o.expires_at IS NOT NULL AND (o.id IN (SELECT e.run_id FROM expired e)) IS NOT TRUE")
         )
     };
 }
@@ -118,7 +144,7 @@ macro_rules! own_chosen {
 macro_rules! claim {
     ($of:literal) => {
         concat!(
-            "WITH ", used!(), ",
+            "WITH ", at_work!(), ", ", used!("o.expires_at > statement_timestamp()"), ",
             keyed AS MATERIALIZED (
                 SELECT r.priority, r.created_at, r.id FROM runtree_runs r
                 WHERE ", waiting!("IS NOT NULL"), $of, " AND ", in_use!(), " < r.concurrency_limit
@@ -145,7 +171,7 @@ macro_rules! claim {
 macro_rules! candidates {
     ($of:literal) => {
         concat!(
-            "WITH ", used!(), ",
+            "WITH ", used_for_certain!(), ",
             plain AS MATERIALIZED (
                 SELECT r.id, r.priority, r.created_at FROM runtree_runs r
                 WHERE ", waiting!("IS NULL"), $of, "

@@ -56,16 +56,19 @@ pub(in crate::postgres) const CLEANUP_LEASES: &str = concat!(
 /// `$2` runs, `$3` tokens of their worktrees' plans, `$4` tokens of the clean-ups, as they were observed.
 pub(in crate::postgres) const FREE_CLEANUPS: &str = "
     UPDATE runtree_run_cleanup c SET owner_id = NULL, owner_host = NULL, owner_process = NULL, expires_at = NULL
-    FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS d (run_id, planned_by, token)
+    FROM (
+        SELECT a.run_id, a.planned_by, a.token FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS a (run_id, planned_by, token)
+        ORDER BY a.run_id, a.planned_by) d
     WHERE c.namespace = $1 AND c.run_id = d.run_id AND c.planned_by = d.planned_by AND c.token = d.token
         AND c.expires_at IS NOT NULL";
 
 /// `$2` run, `$3` the token under which the worktree was planned, `$4` the clean-up's own token, `$5` a text of the outcome.
-/// The row of the clean-up decides: of two reports the second waits for it and finds it gone or changed.
+/// The row of the clean-up decides: of two reports the second waits, for the run, and finds it gone or changed.
 macro_rules! finish_cleanup {
     ($row:expr, $set:literal, $kind:literal, $detail:literal) => {
         concat!(
-            "WITH c AS (", $row, "),
+            "WITH run AS MATERIALIZED (SELECT r.id FROM runtree_runs r WHERE r.namespace = $1 AND r.id = $2 FOR UPDATE),
+            c AS (", $row, "),
             w AS (
                 UPDATE runtree_run_worktrees w SET ", $set, "updated_at = greatest(statement_timestamp(), w.updated_at)
                 FROM c
@@ -88,7 +91,7 @@ macro_rules! finish_cleanup {
 
 macro_rules! cleanup_held {
     () => {
-        " WHERE c.namespace = $1 AND c.run_id = $2 AND c.planned_by = $3 AND c.token = $4
+        " CROSS JOIN run WHERE c.namespace = $1 AND c.run_id = run.id AND c.planned_by = $3 AND c.token = $4
             AND w.namespace = $1 AND w.run_id = $2 AND w.planned_by = $3 AND w.state IN ('adding', 'ready', 'kept')
         RETURNING c.run_id, c.planned_by"
     };

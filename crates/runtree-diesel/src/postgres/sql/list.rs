@@ -272,10 +272,17 @@ const TAGS: &str = "r.id IN (SELECT t.run_id FROM runtree_run_tags t WHERE t.nam
     AND NOT EXISTS (SELECT FROM unnest($17::text[]) AS w (tag) WHERE NOT EXISTS (
         SELECT FROM runtree_run_tags t WHERE t.namespace = $1 AND t.tag = w.tag AND t.run_id = r.id))";
 
-/// All members. Values are compared as they are written: equal ones have the same text, while `jsonb` takes 1 and 1.0 for equal.
-const METADATA: &str = "NOT EXISTS (
+/// All members. Values are compared as they are written: equal ones have the same text but for the signs of zeros, while `jsonb` takes
+/// 1 and 1.0 for equal.
+const METADATA: &str = concat!(
+    "NOT EXISTS (
     SELECT FROM unnest($18::text[], $19::text[]) AS m (key, value)
-    WHERE (p.metadata -> m.key) IS NULL OR (p.metadata -> m.key)::text <> m.value)";
+    WHERE (p.metadata -> m.key) IS NULL OR ",
+    unsigned_zeros!("(p.metadata -> m.key)::text"),
+    " <> ",
+    unsigned_zeros!("m.value"),
+    ")"
+);
 
 const CREATED: &str = "r.created_at";
 const STARTED: &str = "coalesce(r.started_at, timestamptz '-infinity')";

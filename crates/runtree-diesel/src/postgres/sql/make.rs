@@ -66,8 +66,13 @@ pub(in crate::postgres) const EXISTING: &str = concat!(
 
 /// `$2` the ended run, `$3` the id of the new one, also as a text in `$4`; `$5` to `$8` its worktree, `$9` when it may start, `$10` its
 /// deadline.
+///
+/// What the ended run has beside its row is copied as the snapshot shows it; the number of the last event, the snapshot's and the locked
+/// one, tells whether that is of one moment with the row. Else nothing is made, and the caller starts again.
 pub(in crate::postgres) const RETRY: &str = concat!(
-    "WITH ended AS MATERIALIZED (
+    "WITH seen AS MATERIALIZED (
+        SELECT o.last_event FROM runtree_runs o WHERE o.namespace = $1 AND o.id = $2),
+    ended AS MATERIALIZED (
         SELECT o.* FROM runtree_runs o
         WHERE o.namespace = $1 AND o.id = $2 AND o.ended_at IS NOT NULL AND o.status IN (", status!(Pending), ", ",
             status!(Running), ", ", status!(Completed), ", ", status!(Failed), ", ", status!(Killed), ")
@@ -81,7 +86,7 @@ pub(in crate::postgres) const RETRY: &str = concat!(
             o.namespace, $3, o.workflow, ", status!(Pending), ", o.queue, o.priority, o.unique_key, o.concurrency_key,
             o.concurrency_limit, o.session_id, o.user_id, o.fingerprint, o.max_attempts, 1, $5, $6, $7, $8, o.id,
             coalesce($9, statement_timestamp()), $10, statement_timestamp(), statement_timestamp()
-        FROM ended o
+        FROM ended o JOIN seen ON seen.last_event = o.last_event
         ON CONFLICT DO NOTHING
         RETURNING *),
     o AS (

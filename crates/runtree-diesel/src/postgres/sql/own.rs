@@ -3,15 +3,22 @@
 use crate::row::{run_columns, status, worktree_columns};
 
 /// `$2` ids and `$3` tokens, `$4` lease time.
+///
+/// The leases are locked first, in the order of ids, and only then asked whether they live: a claim that has found one expired holds it
+/// until its turn is over, and a renewal that waited for that must not go by the instant at which it began.
 pub(in crate::postgres) const RENEW: &str = concat!(
     "WITH asked AS MATERIALIZED (
         SELECT DISTINCT a.id, a.token FROM unnest($2::uuid[], $3::bigint[]) AS a (id, token) ORDER BY a.id, a.token),
+    held AS MATERIALIZED (
+        SELECT l.run_id, l.token, l.expires_at
+        FROM asked JOIN runtree_run_leases l ON l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token
+        ORDER BY l.run_id FOR UPDATE OF l),
     l AS (
         UPDATE runtree_run_leases l SET
             heartbeat_at = greatest(statement_timestamp(), l.heartbeat_at), expires_at = ", after!("$4"), "
-        FROM asked JOIN runtree_runs r
-            ON r.namespace = $1 AND r.id = asked.id AND r.token = asked.token AND r.status = ", status!(Running), " AND r.ended_at IS NULL
-        WHERE l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token AND l.expires_at > statement_timestamp()
+        FROM held JOIN runtree_runs r
+            ON r.namespace = $1 AND r.id = held.run_id AND r.token = held.token AND r.status = ", status!(Running), " AND r.ended_at IS NULL
+        WHERE l.namespace = $1 AND l.run_id = held.run_id AND l.token = held.token AND held.expires_at > clock_timestamp()
         RETURNING l.*) ",
     summary!(), " FROM l JOIN runtree_runs r ON r.namespace = $1 AND r.id = l.run_id", facts!()
 );

@@ -120,6 +120,21 @@ macro_rules! endings {
     };
 }
 
+/// JSON as text without the signs of its zeros, which tell no two values apart; what stands within strings stays.
+macro_rules! unsigned_zeros {
+    ($text:expr) => {
+        concat!(
+            "(CASE WHEN ",
+            $text,
+            " LIKE '%-0.0%' THEN regexp_replace(",
+            $text,
+            r#", E'("(?:[^"\\\\]|\\\\.)*")|-(0\\.0)(?![0-9eE])', E'\\1\\2', 'g') ELSE "#,
+            $text,
+            " END)"
+        )
+    };
+}
+
 /// The tags of a run as an annotation leaves them.
 macro_rules! annotated_tags {
     () => {

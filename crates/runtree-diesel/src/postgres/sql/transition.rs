@@ -39,8 +39,9 @@ macro_rules! transition {
                 RETURNING r.*, counted.token AS seen_token, counted.worktrees", $carry, ",
                     r.last_event - CASE WHEN r.ended_at IS NOT NULL THEN counted.worktrees + ", $more, " ELSE 0 END AS first_event),
             given_up AS (
-                DELETE FROM runtree_run_leases l USING r
-                WHERE l.namespace = $1 AND l.run_id = r.id AND r.status <> ", status!(Running), "),
+                DELETE FROM runtree_run_leases l
+                USING (SELECT r.id FROM r WHERE r.status <> ", status!(Running), " ORDER BY r.id) gone
+                WHERE l.namespace = $1 AND l.run_id = gone.id),
             -- The worktrees as the snapshot shows them, which is how they were counted.
             left_behind AS MATERIALIZED (
                 SELECT r.id, r.token, r.last_event - r.worktrees + w.place AS number, r.updated_at, w.planned_by, w.persistence

@@ -272,3 +272,45 @@ async fn a_path_longer_than_an_index_entry_can_be_stored_and_found() {
     };
     assert_eq!(runs.worktrees(&query).await.unwrap().len(), 1);
 }
+
+/// As every backend compares: the sign of a zero is kept where a value is written, and tells no two values apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_negative_zero_is_kept_and_equals_the_other() {
+    use runtree_repository::{AnnotateRuns, Annotation};
+
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let zeros = |zero: f64, small: f64| json!({"z": [zero, {"\"-0.0,": "\\\"-0.0,", "x": zero}], "small": small, "exp": -0.0e-5_f64});
+    let id = created(
+        &runs,
+        &request(NewRun::new("builder").metadata("k", zeros(0.0, -0.05))),
+    )
+    .await;
+    let signed = Annotation::new().metadata("k", zeros(-0.0, -0.05));
+    let answer = runs.annotate(id, &signed).await.unwrap();
+    assert!(matches!(answer, Write::Already(_)), "{answer:?}");
+    let stored = database.execute("select metadata from runtree_run_payloads");
+    assert!(stored.contains("[0.0,"), "{stored}");
+    for (value, shown) in [
+        (zeros(-0.0, -0.05), 1),
+        (zeros(0.0, -0.05), 1),
+        (zeros(0.0, 0.05), 0),
+    ] {
+        let filter = RunFilter::new().metadata("k", value);
+        assert_eq!(runs.count(&filter).await.unwrap(), shown);
+    }
+    let other = Annotation::new().metadata("k", zeros(-0.0, 0.05));
+    let answer = runs.annotate(id, &other).await.unwrap();
+    assert!(matches!(answer, Write::Applied(_)), "{answer:?}");
+    let text = json!({"z": "-0.0"});
+    let annotated = runs
+        .annotate(id, &Annotation::new().metadata("k", text))
+        .await;
+    assert!(matches!(annotated.unwrap(), Write::Applied(_)));
+    let text = Annotation::new().metadata("k", json!({"z": "0.0"}));
+    let answer = runs.annotate(id, &text).await.unwrap();
+    assert!(
+        matches!(answer, Write::Applied(_)),
+        "a text is no number: {answer:?}"
+    );
+}

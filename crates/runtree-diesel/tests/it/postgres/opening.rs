@@ -182,3 +182,132 @@ async fn a_server_that_cannot_be_reached_is_waited_for_a_bounded_time() {
         "{refused_there}"
     );
 }
+
+/// Where the role's first schema is another than that of the tables, later steps must not land in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn later_steps_land_beside_the_first_whatever_schema_comes_first() {
+    let database = Database::fresh();
+    let first = PostgresRepository::migrations().first().unwrap();
+    database.execute("create schema \"Odd \"\"name\"");
+    database.execute(&format!(
+        "set search_path = \"Odd \"\"name\"; {}",
+        first.up()
+    ));
+    database.execute("create schema app");
+    let name = database.name().to_owned();
+    database.execute(&format!(
+        "alter database {name} set search_path = app, \"Odd \"\"name\", public"
+    ));
+    let runs = database.open().await;
+    created(&runs, &request(NewRun::new("builder").tag("t"))).await;
+    let schemas = "select string_agg(distinct schemaname, ',') from pg_tables where tablename like 'runtree%'";
+    assert_eq!(database.execute(schemas), "Odd \"name");
+    let made = database.open().await;
+    assert_eq!(made.count(&RunFilter::new()).await.unwrap(), 1);
+}
+
+/// A newer version that migrates while this one is connected is noticed with the next connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_becomes_too_new_is_noticed_by_the_next_connection() {
+    let database = Database::fresh();
+    let runs = database.open_single().await;
+    let id = created(&runs, &request(NewRun::new("builder"))).await;
+    let end_sessions = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                        where application_name = 'runtree' and datname = current_database()";
+    database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    database.execute(end_sessions);
+    assert_eq!(runs.get(id).await.unwrap().unwrap().id, id);
+    let error = runs
+        .create(&request(NewRun::new("builder")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert!(error.to_string().contains("schema version 3"), "{error}");
+
+    let writer = Database::fresh();
+    let runs = writer.open_single().await;
+    writer.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    writer.execute(end_sessions);
+    let error = runs
+        .create(&request(NewRun::new("builder")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert_eq!(writer.execute("select count(*) from runtree_runs"), "0");
+    writer.execute("insert into runtree_schema_info values (4, 'far', 4, 4)");
+    writer.execute(end_sessions);
+    let error = runs.count(&RunFilter::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SchemaTooNew, "{error}");
+
+    let older = Database::fresh();
+    let runs = older.open_single().await;
+    older.execute(&PostgresRepository::migrations().last().unwrap().down());
+    older.execute(end_sessions);
+    let error = runs.count(&RunFilter::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("2 (complete)"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_read_and_named() {
+    let database = Database::fresh();
+    let name = database.name().to_owned();
+    let read_only = format!("alter database {name} set default_transaction_read_only = on");
+    database.execute(&read_only);
+    let error = refused(&database.url).await;
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert!(error.to_string().contains(&name), "{error}");
+    assert_eq!(
+        database.execute("select count(*) from pg_tables where schemaname = 'public'"),
+        "0"
+    );
+    let reset = format!("alter database {name} reset default_transaction_read_only");
+    TestPostgres::get().execute("postgres", &reset);
+    let id = created(&database.open().await, &request(NewRun::new("builder"))).await;
+    database.execute(&read_only);
+    let runs = database.open().await;
+    assert!(runs.get(id).await.unwrap().is_some());
+    let error = runs.claim(&claim_of(ClaimOf::ANY, 1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    let error = runs
+        .create_many(&[request(NewRun::new("a")), request(NewRun::new("b"))])
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert_eq!(runs.count(&RunFilter::new()).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_use_the_schema_is_refused_and_makes_nothing() {
+    let database = Database::fresh();
+    database.open().await;
+    let role = format!("shut_{}", database.name());
+    database.execute(&format!(
+        "create role {role} login; revoke all on schema public from public"
+    ));
+    let error = refused(&database.url_of(&role)).await;
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("schema"), "{error}");
+    let named = PostgresRepository::builder(database.url_of(&role)).schema("app_runs");
+    let error = named.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    assert_eq!(
+        database.execute("select count(*) from pg_namespace where nspname = 'app_runs'"),
+        "0"
+    );
+    database.execute(&format!("drop owned by {role}; drop role {role}"));
+}
+
+/// Packets to an address for documentation go nowhere, or are sent back as unreachable.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_swallows_packets_is_waited_for_a_bounded_time() {
+    let connect = PostgresRepository::builder("postgres://u:hunter2@192.0.2.1/db")
+        .connect_timeout(Duration::from_millis(300))
+        .connect();
+    let error = tokio::time::timeout(Duration::from_secs(30), connect)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("192.0.2.1"), "{error}");
+}

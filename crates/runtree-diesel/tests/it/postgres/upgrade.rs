@@ -124,3 +124,48 @@ async fn a_database_that_lacks_steps_is_refused_and_left_alone_where_nothing_may
         "1"
     );
 }
+
+/// Renewals wait while a step has the tables; the leases that lived when it began live on for as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_does_not_expire_because_a_step_took_long() {
+    let database = old_database();
+    let [dead, live] = [
+        "01890a5d-ac96-774b-bcce-b302099a8052",
+        "01890a5d-ac96-774b-bcce-b302099a8054",
+    ];
+    database.execute(&format!(
+        "update runtree_run_leases set expires_at = clock_timestamp() + case run_id when '{live}' then interval '3 seconds' else interval '0' end;
+        insert into runtree_run_cleanup (namespace, run_id, planned_by, wanted_at, available_at, expires_at)
+            select namespace, run_id, 1, now(), now(), expires_at from runtree_run_leases"
+    ));
+    // Holds the step up, as a dump of the database does.
+    let mut reader = database.session().await;
+    reader
+        .batch_execute("begin; select count(*) from runtree_runs")
+        .await
+        .unwrap();
+    let opening = tokio::spawn(PostgresRepository::builder(&database.url).connect());
+    database.wait_for_a_waiter().await;
+    database
+        .wait_until(&format!(
+            "select expires_at < clock_timestamp() from runtree_run_leases where run_id = '{live}'"
+        ))
+        .await;
+    reader.batch_execute("commit").await.unwrap();
+    let runs = opening.await.unwrap().unwrap();
+    let rescue = Rescue {
+        proven_dead: vec![],
+        limit: Limit::MAX,
+        spare: Vec::new(),
+    };
+    let rescued = runs.rescue(&rescue).await.unwrap();
+    let rescued: Vec<String> = rescued
+        .iter()
+        .map(|rescued| rescued.run.id.as_uuid().to_string())
+        .collect();
+    assert_eq!(rescued, [dead]);
+    assert_eq!(
+        database.execute("select string_agg(run_id::text, ',') from runtree_run_cleanup where expires_at > clock_timestamp()"),
+        live
+    );
+}

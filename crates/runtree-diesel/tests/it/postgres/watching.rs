@@ -1,5 +1,7 @@
 //! Who waits for a change is told of it: at once in this process, soon by others, and not at all where notifications are lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use runtree_diesel::Notifications;
 use runtree_repository::{ChangeMark, WatchRuns};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -107,7 +109,7 @@ async fn the_last_handle_takes_every_task_and_connection_with_it() {
 }
 
 /// Stands between a repository and the server and swallows notifications, as a pooler in transaction mode does.
-async fn deaf_server(database: &Database) -> String {
+async fn deaf_server(database: &Database, is_deaf: &Arc<AtomicBool>) -> String {
     let (_, rest) = database.url.split_once('@').unwrap();
     let (directory, name) = rest.split_once('/').unwrap();
     let socket = format!("{}/.s.PGSQL.5432", directory.replace("%2F", "/"));
@@ -115,8 +117,10 @@ async fn deaf_server(database: &Database) -> String {
     let port = listener.local_addr().unwrap().port();
     let (user, _) = database.url.split_once('@').unwrap();
     let url = format!("{user}@127.0.0.1:{port}/{name}");
+    let is_deaf = Arc::clone(is_deaf);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
+            let is_deaf = Arc::clone(&is_deaf);
             let server = UnixStream::connect(&socket).await.unwrap();
             let (mut from_client, mut to_client) = client.into_split();
             let (mut from_server, mut to_server) = server.into_split();
@@ -130,7 +134,7 @@ async fn deaf_server(database: &Database) -> String {
                     let length = usize::try_from(u32::from_be_bytes(length)).unwrap();
                     let mut body = vec![0; length - 4];
                     from_server.read_exact(&mut body).await.unwrap();
-                    if kind != b'A'
+                    if !(kind == b'A' && is_deaf.load(Ordering::Relaxed))
                         && (to_client.write_all(&head).await.is_err()
                             || to_client.write_all(&body).await.is_err())
                     {
@@ -146,7 +150,8 @@ async fn deaf_server(database: &Database) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_notifications_are_lost_it_says_so_and_waits_its_time() {
     let database = Database::fresh();
-    let runs = PostgresRepository::connect(&deaf_server(&database).await)
+    let is_deaf = Arc::new(AtomicBool::new(true));
+    let runs = PostgresRepository::connect(&deaf_server(&database, &is_deaf).await)
         .await
         .unwrap();
     assert_eq!(settled(&runs).await, Notifications::Unheard);
@@ -159,4 +164,78 @@ async fn where_notifications_are_lost_it_says_so_and_waits_its_time() {
         .unwrap();
     assert_eq!(still, seen);
     assert!(runs.get(id).await.unwrap().is_some(), "found by looking");
+    // Once something comes through, it is heard again.
+    is_deaf.store(false, Ordering::Relaxed);
+    assert_hears(&runs, &other).await;
+    assert_eq!(runs.notifications(), Notifications::Heard);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_acknowledged_also_where_nobody_may_be_told() {
+    let database = Database::fresh();
+    database.open().await;
+    let role = format!("mute_{}", database.name());
+    database.execute(&format!(
+        "create role {role} login; grant all on all tables in schema public to {role};
+        revoke execute on function pg_notify(text, text) from public"
+    ));
+    let runs = PostgresRepository::builder(database.url_of(&role))
+        .max_connections(NonZeroU32::MIN)
+        .connect()
+        .await
+        .unwrap();
+    let seen = runs
+        .changed(ChangeMark::START, Duration::ZERO)
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let id = created(&runs, &request(NewRun::new("builder"))).await;
+        let ended = runs.end(claimed(&runs, id).await.lease, &completed()).await;
+        assert!(matches!(ended.unwrap(), Write::Applied(_)));
+    }
+    let told = runs.changed(seen, LONG).await.unwrap();
+    assert!(told.get() > seen.get(), "this process is told");
+    drop(runs);
+    database.execute(&format!(
+        "grant execute on function pg_notify(text, text) to public; drop owned by {role}; drop role {role}"
+    ));
+}
+
+/// Nobody knows whether it was written, so whoever waits for changes looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_was_lost_is_told_as_if_it_had_happened() {
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let lease = running(&runs).await.lease;
+    let seen = runs
+        .changed(ChangeMark::START, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(settled(&runs).await, Notifications::Heard);
+    let mut other = database.session().await;
+    other
+        .batch_execute("begin; select * from runtree_runs for update")
+        .await
+        .unwrap();
+    let mut end = tokio::spawn({
+        let runs = runs.clone();
+        async move { runs.end(lease, &completed()).await }
+    });
+    database.wait_for_a_waiter().await;
+    let mut seen = seen;
+    while let next = runs
+        .changed(seen, Duration::from_millis(200))
+        .await
+        .unwrap()
+        && next != seen
+    {
+        seen = next;
+    }
+    database.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
+    );
+    let error = (&mut end).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let told = runs.changed(seen, Duration::ZERO).await.unwrap();
+    assert!(told.get() > seen.get());
 }

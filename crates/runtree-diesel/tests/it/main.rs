@@ -1,5 +1,7 @@
 //! One binary for every test of this crate that goes through its public face.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod host;
 mod instants;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -30,8 +30,8 @@
 //! `SqliteRepository` keeps runs in a file: for one machine, any number of processes, no server. `PostgresRepository` keeps them on
 //! a server: for many machines. Both are handles that are cheap to clone, implement
 //! [`RunRepository`](runtree_repository::RunRepository), see one [`Namespace`](runtree_repository::Namespace), and bring their schema
-//! up to date when they are opened; who does that himself takes the [`Migration`]s as text. [`SqlTimestamp`] takes an instant into a
-//! host's own tables and back.
+//! up to date when they are opened; who does that himself takes the [`Migration`]s as text. [`host`] makes, cancels and ends runs in
+//! the transaction of a host's own connection. [`SqlTimestamp`] takes an instant into a host's own tables and back.
 //!
 //! # What it does not do
 //!
@@ -43,6 +43,7 @@
 //! - Both backends pass the public suite in `runtree-conformance`, the same as the one in memory.
 //! - What was acknowledged is durable: on SQLite after a flush to the disk, on PostgreSQL as the server is set.
 //! - A future that is dropped at any await leaves an operation that is written whole or not at all, and no open transaction.
+//! - Acceptance commits and rolls back atomically with the caller's transaction, where the caller asks for it: see [`host`].
 //! - Each change of a run is one guarded statement, and it is one transaction with everything that follows from it.
 //! - A schema of a newer version is used, only read, or refused, as that version decided; a refusal touches nothing.
 //! - No call to SQLite is made on an async worker thread.

@@ -50,10 +50,16 @@ pub(super) fn filter(draft: &FilterDraft, world: &World) -> Checked<(RunFilter, 
         FilterDraft::User(number) => {
             let user: UserId = names::user(*number)?;
             let filter = all.user(user.clone());
-            (filter, Box::new(move |run| run.user.as_ref() == Some(&user)))
+            (
+                filter,
+                Box::new(move |run| run.user.as_ref() == Some(&user)),
+            )
         }
         FilterDraft::Tags(numbers) => {
-            let tags: Vec<_> = numbers.iter().map(|n| names::tag(*n)).collect::<Checked<_>>()?;
+            let tags: Vec<_> = numbers
+                .iter()
+                .map(|n| names::tag(*n))
+                .collect::<Checked<_>>()?;
             let filter = tags.iter().cloned().fold(all, RunFilter::tag);
             let shows = move |run: &Run| tags.iter().all(|tag| run.tags.contains(tag));
             (filter, Box::new(shows))
@@ -88,6 +94,11 @@ pub(super) fn filter(draft: &FilterDraft, world: &World) -> Checked<(RunFilter, 
             let filter = all.created(TimeRange::since(of));
             (filter, Box::new(move |run| of <= run.created_at))
         }
+        FilterDraft::CreatedBefore(number) => {
+            let of = one_of(world, *number).map_or(world.now, |run| run.created_at);
+            let filter = all.created(TimeRange::before(of));
+            (filter, Box::new(move |run| run.created_at < of))
+        }
         FilterDraft::StartedBefore(number) => {
             let started = one_of(world, *number).and_then(|run| run.started_at);
             let before = started.unwrap_or(world.now);
@@ -102,7 +113,13 @@ pub(super) fn filter(draft: &FilterDraft, world: &World) -> Checked<(RunFilter, 
 fn some_of<T: Copy>(values: &[T], number: u8) -> Vec<T> {
     let (at, many) = (usize::from(number / 2), usize::from(number % 2));
     let len = values.len().max(1);
-    values.iter().cycle().skip(at % len).take(1 + many).copied().collect()
+    values
+        .iter()
+        .cycle()
+        .skip(at % len)
+        .take(1 + many)
+        .copied()
+        .collect()
 }
 
 fn one_of(world: &World, number: u8) -> Option<&Run> {
@@ -117,7 +134,12 @@ impl World {
     }
 
     /// The runs of a list, page by page.
-    pub(super) fn pages(&self, shows: &Shows, order: RunOrder, limit: Limit) -> Vec<Vec<RunSummary>> {
+    pub(super) fn pages(
+        &self,
+        shows: &Shows,
+        order: RunOrder,
+        limit: Limit,
+    ) -> Vec<Vec<RunSummary>> {
         let mut runs: Vec<((Option<i64>, String), RunId, &Run)> = self
             .shown(shows)
             .into_iter()
@@ -127,11 +149,16 @@ impl World {
         if order.direction == Direction::Descending {
             runs.reverse();
         }
-        let runs: Vec<RunSummary> = runs.into_iter().map(|(_, _, run)| run.summary.clone()).collect();
+        let runs: Vec<RunSummary> = runs
+            .into_iter()
+            .map(|(_, _, run)| run.summary.clone())
+            .collect();
         if runs.is_empty() {
             return vec![Vec::new()];
         }
-        runs.chunks(limit.get()).map(<[RunSummary]>::to_vec).collect()
+        runs.chunks(limit.get())
+            .map(<[RunSummary]>::to_vec)
+            .collect()
     }
 
     pub(super) fn statistics(&self, shows: &Shows) -> RunStatistics {
@@ -142,12 +169,17 @@ impl World {
         statistics.runs = number(runs.len());
         for run in &runs {
             *statistics.by_status.entry(run.status).or_default() += 1;
-            *statistics.by_workflow.entry(run.workflow.clone()).or_default() += 1;
+            *statistics
+                .by_workflow
+                .entry(run.workflow.clone())
+                .or_default() += 1;
         }
         let since = |from: Option<_>, to: Option<runtree_repository::time::Timestamp>| {
             to.zip(from).and_then(|(to, from)| to.duration_since(from))
         };
-        let durations = runs.iter().filter_map(|run| since(run.started_at, run.ended_at));
+        let durations = runs
+            .iter()
+            .filter_map(|run| since(run.started_at, run.ended_at));
         statistics.duration = measure(durations.collect());
         let waits = runs.iter().filter_map(|run| {
             let could_start = run.available_at.max(run.created_at);
@@ -163,24 +195,36 @@ impl World {
     pub(super) fn explain(&self, id: RunId) -> Option<Explanation> {
         let record = self.record(id)?;
         let place = |run: &Run| (-i32::from(run.priority.get()), run.created_at, run.id);
-        let ahead = self.records.iter().map(|record| &record.run).filter(|other| {
-            other.status == RunStatus::Pending
-                && other.queue == record.run.queue
-                && other.available_at <= self.now
-                && place(other) < place(&record.run)
-        });
+        let ahead = self
+            .records
+            .iter()
+            .map(|record| &record.run)
+            .filter(|other| {
+                other.status == RunStatus::Pending
+                    && other.queue == record.run.queue
+                    && other.available_at <= self.now
+                    && place(other) < place(&record.run)
+            });
         let seen = Surroundings {
-            lease: self.leases().into_iter().find(|lease| lease.lease.run == id),
+            lease: self
+                .leases()
+                .into_iter()
+                .find(|lease| lease.lease.run == id),
             holders: self.users_of_key(id).into_iter().collect(),
             ahead: u64::try_from(ahead.count()).unwrap_or(u64::MAX),
         };
-        Some(Explanation::new(record.run.summary.clone(), self.now, &seen))
+        Some(Explanation::new(
+            record.run.summary.clone(),
+            self.now,
+            &seen,
+        ))
     }
 
     /// The run of each idempotency key that is held.
     pub(super) fn by_key(&self) -> BTreeMap<&runtree_repository::IdempotencyKey, &Run> {
         let runs = self.records.iter().map(|record| &record.run);
-        runs.filter_map(|run| Some((run.idempotency_key.as_ref()?, run))).collect()
+        runs.filter_map(|run| Some((run.idempotency_key.as_ref()?, run)))
+            .collect()
     }
 }
 
@@ -203,7 +247,10 @@ fn place(by: SortKey, run: &Run) -> (Option<i64>, String) {
         SortKey::Workflow => run.workflow.to_string(),
         SortKey::Status => run.status.to_string(),
         SortKey::Branch => {
-            let branch = run.worktree.as_ref().map(|worktree| worktree.branch.to_string());
+            let branch = run
+                .worktree
+                .as_ref()
+                .map(|worktree| worktree.branch.to_string());
             branch.unwrap_or_default()
         }
         _ => String::new(),

@@ -57,12 +57,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::time::Duration;
 
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use runtree_repository::Namespace;
 use runtree_repository::time::ManualClock;
 use tokio::runtime::Runtime;
@@ -82,11 +80,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Draws as many sequences as the variable `PROPTEST_CASES` says, or 256, of at most forty steps.
+    /// Draws as many sequences as the variable `PROPTEST_CASES` says, or 256, of at most sixty steps.
     pub fn new() -> Self {
         Self {
             config: Config::default(),
-            steps: 40,
+            steps: 60,
             is_repeatable: false,
         }
     }
@@ -204,13 +202,23 @@ pub fn check<B: Backend>(backend: B, plan: &Plan) -> Result<Agreement, Disagreem
         let compared = stage.borrow_mut().compare(source, &steps);
         compared.map_err(|failure| TestCaseError::fail(failure.to_string()))
     });
-    let Stage { sequences, answers, .. } = stage.into_inner();
+    let mut stage = stage.into_inner();
     match tried {
-        Ok(()) => Ok(Agreement { sequences, answers }),
-        Err(TestError::Fail(why, steps)) => Err(Disagreement {
-            why: why.message().to_owned(),
-            steps,
+        Ok(()) => Ok(Agreement {
+            sequences: stage.sequences,
+            answers: stage.answers,
         }),
+        Err(TestError::Fail(why, steps)) => {
+            let found = Disagreement {
+                why: why.message().to_owned(),
+                steps,
+            };
+            Err(if plan.config.max_shrink_iters == 0 {
+                found
+            } else {
+                stage.shortened(source, found)
+            })
+        }
         Err(TestError::Abort(why)) => Err(Disagreement {
             why: why.message().to_owned(),
             steps: Vec::new(),
@@ -258,7 +266,8 @@ impl<B: Backend> Stage<B> {
             let mut handles = Vec::new();
             for _ in 0..2 {
                 let opened = self.backend.open(&self.store, &namespace).await;
-                let opened = opened.map_err(|e| Failure::new(format!("the backend opened no handle: {e}")))?;
+                let opened = opened
+                    .map_err(|e| Failure::new(format!("the backend opened no handle: {e}")))?;
                 handles.push(opened);
             }
             let handles = <[_; 2]>::try_from(handles);
@@ -271,5 +280,25 @@ impl<B: Backend> Stage<B> {
             *self.answers.entry(answer).or_default() += times;
         }
         Ok(())
+    }
+
+    /// Leaves out every step that it goes without. What was drawn is tried from its end only once, and a step that was made
+    /// simpler since may have made others needless.
+    fn shortened(&mut self, source: ClockSource, mut found: Disagreement) -> Disagreement {
+        let mut at = found.steps.len();
+        while at > 0 {
+            at = at.min(found.steps.len()) - 1;
+            let mut steps = found.steps.clone();
+            steps.remove(at);
+            let compared = catch_unwind(AssertUnwindSafe(|| self.compare(source, &steps)));
+            let why = match compared {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure)) => failure.to_string(),
+                Err(_) => "the backend panicked".to_owned(),
+            };
+            at = steps.len();
+            found = Disagreement { why, steps };
+        }
+        found
     }
 }

@@ -11,14 +11,14 @@ use runtree_repository::{
     Cost, CreateRun, Created, DynRunRepository, Ending, ErrorText, EventNumber, LeaseRef, Limit,
     NewRun, Outcome, Overdue, PageRequest, Persistence, Priority, Reason, Renewal, Rescue,
     Retention, RetryRun, Run, RunFilter, RunOrder, SalvageRef, Token, UsageChange, WaitingRuns,
-    Write, WorktreeQuery, WorktreeSite,
+    WorktreeQuery, WorktreeSite, Write,
 };
 
 use super::look::{self, Shows};
 use super::names;
 use super::step::{
-    CleanedUp, CleanupDraft, ClaimDraft, Draft, IdPick, LeasePick, NoteDraft,
-    RescueDraft, RetryDraft, RunPick, Said, Step, StopDraft, Wanted, When,
+    ClaimDraft, CleanedUp, CleanupDraft, Draft, IdPick, LeasePick, NoteDraft, RescueDraft,
+    RetryDraft, RunPick, Said, Step, StopDraft, Wanted, When,
 };
 use super::timeless::Timeless;
 use super::world::World;
@@ -27,7 +27,7 @@ use crate::context::{self, LONG, SHORT};
 use crate::failure::{Checked, Failure};
 
 /// After how many steps everything that can be seen is compared, beside at the end.
-const LOOK_AROUND_EVERY: usize = 8;
+const LOOK_AROUND_EVERY: usize = 12;
 
 /// The number of a run that nobody ever asks for.
 const NOBODYS: u64 = 1 << 40;
@@ -45,6 +45,7 @@ pub(super) struct Pair {
     /// Another handle on the same namespace: what one writes the other reads.
     again: DynRunRepository,
     asked: Vec<CreateRun>,
+    retried: Vec<RetryRun>,
     known: Vec<RunId>,
     leases: Vec<LeaseRef>,
     cleanups: Vec<CleanupRef>,
@@ -70,6 +71,7 @@ impl Pair {
             runs,
             again,
             asked: Vec::new(),
+            retried: Vec::new(),
             known: Vec::new(),
             leases: Vec::new(),
             cleanups: Vec::new(),
@@ -87,7 +89,8 @@ impl Pair {
                 }
                 Ok::<_, Failure>(())
             };
-            made.await.map_err(|failure| failure.after(format!("step {number}, {step:?}")))?;
+            made.await
+                .map_err(|failure| failure.after(format!("step {number}, {step:?}")))?;
         }
         let looked = self.look_around().await;
         looked.map_err(|failure| failure.after("the last step".to_owned()))
@@ -104,7 +107,10 @@ impl Pair {
             Step::Repeat(of) => self.repeat(*of).await,
             Step::Claim(draft) => self.claim(draft).await,
             Step::Renew(of, time) => {
-                let leases: Vec<LeaseRef> = of.iter().map(|of| self.lease(*of)).collect::<Checked<_>>()?;
+                let leases: Vec<LeaseRef> = of
+                    .iter()
+                    .map(|of| self.lease(*of))
+                    .collect::<Checked<_>>()?;
                 let time = names::lease_time(*time, self.source)?;
                 let expected = self.world.renew(&leases, time.get());
                 let seen = self.runs.renew(&leases, time).await?;
@@ -170,7 +176,12 @@ impl Pair {
             Step::FinishCleanup(of, how) => self.finish_cleanup(*of, *how).await,
             Step::DeleteEnded(before, limit) => {
                 let retention = Retention {
-                    ended_before: self.at(*before)?.unwrap_or(self.world.now),
+                    ended_before: match (self.at(*before)?, self.source) {
+                        (Some(at), _) => at,
+                        (None, ClockSource::Passed) => self.world.now,
+                        // What time it is there the model does not know.
+                        (None, ClockSource::Server) => Timestamp::UNIX_EPOCH,
+                    },
                     limit: names::limit(*limit)?,
                 };
                 let expected = self.world.delete_ended(&retention);
@@ -182,7 +193,8 @@ impl Pair {
             }
             Step::Look(filter, order, limit) => {
                 let (filter, shows) = look::filter(filter, &self.world)?;
-                self.look(&filter, &shows, *order, names::limit(*limit)?).await
+                self.look(&filter, &shows, *order, names::limit(*limit)?)
+                    .await
             }
             Step::Pass(span) => {
                 self.clock.advance(names::duration(*span));
@@ -214,7 +226,13 @@ impl Pair {
         self.agree("the runs that were created", seen, expected)
     }
 
+    /// Asks once more for what was asked for before.
     async fn repeat(&mut self, of: RunPick) -> Checked {
+        if of.0 % 2 == 1
+            && let Some(request) = self.retried.last().cloned()
+        {
+            return self.retry_as(&request).await;
+        }
         let at = usize::from(of.0) % self.asked.len().max(1);
         let Some(request) = self.asked.get(at).cloned() else {
             return Ok(());
@@ -231,14 +249,20 @@ impl Pair {
         let of = match &draft.of {
             Wanted::Any => ClaimOf::ANY,
             Wanted::Queue(queue) => ClaimOf::Waiting(waiting.queues([names::queue(*queue)?])),
-            Wanted::Workflow(name) => ClaimOf::Waiting(waiting.workflows([names::workflow(*name)?])),
+            Wanted::Workflow(name) => {
+                ClaimOf::Waiting(waiting.workflows([names::workflow(*name)?]))
+            }
             Wanted::QueueAndWorkflow(queue, name) => {
                 let waiting = waiting.queues([names::queue(*queue)?]);
                 ClaimOf::Waiting(waiting.workflows([names::workflow(*name)?]))
             }
             Wanted::Run(of) => ClaimOf::Run(self.id(*of)?),
         };
-        let site = if draft.site { Some(context::site(owner.host.as_str())?) } else { None };
+        let site = if draft.site {
+            Some(context::site(owner.host.as_str())?)
+        } else {
+            None
+        };
         let claim = Claim {
             owner,
             lease_time: names::lease_time(draft.time, self.source)?,
@@ -250,7 +274,14 @@ impl Pair {
         let seen = self.runs.claim(&claim).await?;
         for claimed in &expected {
             self.leases.push(claimed.lease);
-            self.count("claim", if claimed.lease.token == Token::new(1) { "first" } else { "again" });
+            self.count(
+                "claim",
+                if claimed.lease.token == Token::new(1) {
+                    "first"
+                } else {
+                    "again"
+                },
+            );
         }
         self.agree("the runs that were claimed", seen, expected)
     }
@@ -270,16 +301,26 @@ impl Pair {
             let seen = self.runs.end(ending.lease, &ending.outcome).await?;
             return self.agree("the ending", vec![seen], expected);
         }
-        let expected = expected.into_iter().map(|answer| answer.map(|run| run.summary));
+        let expected = expected
+            .into_iter()
+            .map(|answer| answer.map(|run| run.summary));
         let seen = self.runs.end_many(&of).await?;
         self.agree("the endings", seen, expected.collect())
     }
 
     async fn rescue(&mut self, draft: &RescueDraft) -> Checked {
         let rescue = Rescue {
-            proven_dead: draft.dead.iter().map(|of| self.lease(*of)).collect::<Checked<_>>()?,
+            proven_dead: draft
+                .dead
+                .iter()
+                .map(|of| self.lease(*of))
+                .collect::<Checked<_>>()?,
             limit: names::limit(draft.limit)?,
-            spare: draft.spare.iter().map(|of| self.id(*of)).collect::<Checked<_>>()?,
+            spare: draft
+                .spare
+                .iter()
+                .map(|of| self.id(*of))
+                .collect::<Checked<_>>()?,
         };
         let mut expected = self.world.rescue(&rescue);
         let mut seen = self.runs.rescue(&rescue).await?;
@@ -302,8 +343,13 @@ impl Pair {
             deadline: self.at(draft.deadline)?,
         };
         self.known.push(id);
-        let expected = self.world.retry(&request);
-        let seen = self.runs.retry(&request).await?;
+        self.retried.push(request.clone());
+        self.retry_as(&request).await
+    }
+
+    async fn retry_as(&mut self, request: &RetryRun) -> Checked {
+        let expected = self.world.retry(request);
+        let seen = self.runs.retry(request).await?;
         if let Write::Applied(created) = &expected {
             self.count("retry into", created_word(created));
         }
@@ -322,9 +368,10 @@ impl Pair {
     }
 
     async fn claim_cleanups(&mut self, draft: &CleanupDraft) -> Checked {
-        let site = context::site(names::host(draft.host)?.as_str())?;
+        let owner = names::owner(draft.owner)?;
+        let site = context::site(owner.host.as_str())?;
         let claim = CleanupClaim {
-            owner: names::owner(draft.owner)?,
+            owner,
             lease_time: names::lease_time(draft.time, self.source)?,
             limit: names::limit(draft.limit)?,
             host: site.host,
@@ -335,7 +382,10 @@ impl Pair {
         let seen = self.runs.claim_cleanups(&claim).await?;
         for task in &expected {
             self.cleanups.push(task.cleanup);
-            self.count("claim_cleanups", if task.tries == 0 { "first" } else { "again" });
+            self.count(
+                "claim_cleanups",
+                if task.tries == 0 { "first" } else { "again" },
+            );
         }
         self.agree("the clean-ups that were claimed", seen, expected)
     }
@@ -346,7 +396,9 @@ impl Pair {
         };
         let outcome = match how {
             CleanedUp::Removed(salvaged) => CleanupOutcome::Removed {
-                salvage: salvaged.then(|| SalvageRef::new("refs/salvage/1")).transpose()?,
+                salvage: salvaged
+                    .then(|| SalvageRef::new("refs/salvage/1"))
+                    .transpose()?,
             },
             CleanedUp::Kept => CleanupOutcome::Kept {
                 reason: Reason::new("not safe")?,
@@ -362,9 +414,19 @@ impl Pair {
     }
 
     /// Compares a list, its count and its statistics.
-    async fn look(&mut self, filter: &RunFilter, shows: &Shows, order: RunOrder, limit: Limit) -> Checked {
+    async fn look(
+        &mut self,
+        filter: &RunFilter,
+        shows: &Shows,
+        order: RunOrder,
+        limit: Limit,
+    ) -> Checked {
         let expected = self.world.pages(shows, order, limit);
-        let mut page = PageRequest { limit, order, after: None };
+        let mut page = PageRequest {
+            limit,
+            order,
+            after: None,
+        };
         let mut seen = Vec::new();
         // One page more than there should be, so that a list without an end shows too.
         while seen.len() <= expected.len() {
@@ -375,11 +437,22 @@ impl Pair {
                 break;
             }
         }
-        self.count("list", if expected.len() > 1 { "several pages" } else { "one page" });
+        self.count(
+            "list",
+            if expected.len() > 1 {
+                "several pages"
+            } else {
+                "one page"
+            },
+        );
         let what = format!("the pages of {filter:?} in the order `{order}`");
         self.agree(&what, seen, expected)?;
         let count = u64::try_from(self.world.shown(shows).len()).unwrap_or(u64::MAX);
-        self.agree("the count of that list", self.again.count(filter).await?, count)?;
+        self.agree(
+            "the count of that list",
+            self.again.count(filter).await?,
+            count,
+        )?;
         let statistics = self.world.statistics(shows);
         let seen = self.again.statistics(filter).await?;
         self.agree("the statistics of that list", seen, statistics)
@@ -388,7 +461,8 @@ impl Pair {
     /// Compares everything that can be seen, through the other handle.
     async fn look_around(&mut self) -> Checked {
         let all: Shows = Box::new(|_| true);
-        self.look(&RunFilter::new(), &all, RunOrder::NEWEST_FIRST, Limit::MAX).await?;
+        self.look(&RunFilter::new(), &all, RunOrder::NEWEST_FIRST, Limit::MAX)
+            .await?;
         let mut ids = self.known.clone();
         ids.sort();
         ids.dedup();
@@ -405,7 +479,11 @@ impl Pair {
         leases.sort_by_key(|lease| lease.lease);
         self.agree("the leases", seen, leases)?;
         for host in 0..2 {
-            let WorktreeSite { host, git_repository, .. } = context::site(names::host(host)?.as_str())?;
+            let WorktreeSite {
+                host,
+                git_repository,
+                ..
+            } = context::site(names::host(host)?.as_str())?;
             let mut seen = self.again.cleanup_leases(&host, &git_repository).await?;
             let mut leases = self.world.cleanup_leases(&host, &git_repository);
             seen.sort_by_key(|lease| lease.cleanup.worktree);
@@ -419,13 +497,18 @@ impl Pair {
         let record = self.world.record(id);
         let run = record.map(|record| record.run.clone());
         self.agree("the run", self.again.get(id).await?, run)?;
-        let mut seen = self.again.events(id, EventNumber::START, Limit::MAX).await?;
+        let mut seen = self
+            .again
+            .events(id, EventNumber::START, Limit::MAX)
+            .await?;
         // The detail is for people.
         seen.iter_mut().for_each(|event| event.detail = None);
         let events = record.map(|record| record.events()).unwrap_or_default();
         self.agree(&format!("the events of {id}"), seen, events)?;
         let mut seen = self.again.worktrees(&WorktreeQuery::Run(id)).await?;
-        let mut worktrees = record.map(|record| record.worktrees.clone()).unwrap_or_default();
+        let mut worktrees = record
+            .map(|record| record.worktrees.clone())
+            .unwrap_or_default();
         seen.sort_by_key(|worktree| worktree.key);
         worktrees.sort_by_key(|worktree| worktree.key);
         self.agree("the worktrees of the run", seen, worktrees)?;
@@ -452,7 +535,12 @@ impl Pair {
         same(what, &seen, &expected)
     }
 
-    fn write<T: Debug + Timeless>(&mut self, act: &str, seen: Write<T>, expected: Write<T>) -> Checked {
+    fn write<T: Debug + Timeless>(
+        &mut self,
+        act: &str,
+        seen: Write<T>,
+        expected: Write<T>,
+    ) -> Checked {
         self.count(act, write_word(&expected));
         self.agree(&format!("the answer to {act}"), seen, expected)
     }
@@ -462,8 +550,15 @@ impl Pair {
     }
 
     fn id(&self, of: RunPick) -> Checked<RunId> {
-        let at = usize::from(of.0) % self.known.len().max(1);
-        match self.known.get(at) {
+        let there: Vec<RunId> = self
+            .world
+            .records
+            .iter()
+            .map(|record| record.run.id)
+            .collect();
+        let from = if of.0 % 8 == 0 { &self.known } else { &there };
+        let at = usize::from(of.0) % from.len().max(1);
+        match from.get(at) {
             Some(id) => Ok(*id),
             None => names::run_id(NOBODYS, self.source),
         }
@@ -480,7 +575,12 @@ impl Pair {
     }
 
     fn lease(&self, of: LeasePick) -> Checked<LeaseRef> {
-        let held: Vec<LeaseRef> = self.world.leases().iter().map(|lease| lease.lease).collect();
+        let held: Vec<LeaseRef> = self
+            .world
+            .leases()
+            .iter()
+            .map(|lease| lease.lease)
+            .collect();
         let (from, number) = match of {
             LeasePick::Held(number) if !held.is_empty() => (&held, number),
             LeasePick::Held(number) | LeasePick::Any(number) => (&self.leases, number),
@@ -504,7 +604,8 @@ impl Pair {
     fn at(&self, when: When) -> Checked<Option<Timestamp>> {
         let year = |year: &str| {
             let text = format!("{year}-01-01T00:00:00Z");
-            text.parse::<Timestamp>().map_err(|e| Failure::new(e.to_string()))
+            text.parse::<Timestamp>()
+                .map_err(|e| Failure::new(e.to_string()))
         };
         let now = self.world.now;
         Ok(match (when, self.source) {
@@ -549,7 +650,10 @@ impl Pair {
             run = run.deadline(at);
         }
         let worktree = names::worktree(draft.needs, id)?;
-        if worktree.as_ref().is_some_and(|it| it.persistence == Persistence::Persistent) {
+        if worktree
+            .as_ref()
+            .is_some_and(|it| it.persistence == Persistence::Persistent)
+        {
             run = run.persistent();
         }
         Ok(CreateRun { id, run, worktree })
@@ -570,7 +674,9 @@ fn outcome(said: Said) -> Outcome {
 }
 
 fn cancel_request(stop: &StopDraft) -> Checked<CancelRequest> {
-    let reason = stop.reason.map(|number| Reason::new(format!("reason {number}")));
+    let reason = stop
+        .reason
+        .map(|number| Reason::new(format!("reason {number}")));
     let by = stop.by.map(|number| Actor::new(format!("actor-{number}")));
     Ok(CancelRequest {
         mode: stop.mode,
@@ -599,7 +705,11 @@ fn annotation(note: &NoteDraft) -> Checked<Annotation> {
             output_tokens: u64::from(number) * 3,
             cost: Cost::from_micros(u64::from(number) * 5),
         };
-        annotation.usage = if is_more { UsageChange::Add(usage) } else { UsageChange::Set(usage) };
+        annotation.usage = if is_more {
+            UsageChange::Add(usage)
+        } else {
+            UsageChange::Set(usage)
+        };
     }
     if note.commits {
         annotation.last_commit = runtree_repository::Change::Set(names::commit(2)?);
@@ -627,14 +737,18 @@ fn write_word<T>(write: &Write<T>) -> &'static str {
 /// Compares what both show of themselves, and names the lines that differ.
 fn same(what: &str, seen: &impl Debug, expected: &impl Debug) -> Checked {
     const MOST: usize = 12;
-    let (seen, expected) = (format!("{seen:#?}"), format!("{expected:#?}"));
-    if seen == expected {
+    if format!("{seen:?}") == format!("{expected:?}") {
         return Ok(());
     }
+    let (seen, expected) = (format!("{seen:#?}"), format!("{expected:#?}"));
     let pairs = expected.lines().zip(seen.lines());
     let differing = pairs.filter(|(expected, seen)| expected != seen).take(MOST);
     let lines = differing.map(|(expected, seen)| {
-        format!("\n  expected {}\n  saw      {}", expected.trim(), seen.trim())
+        format!(
+            "\n  expected {}\n  saw      {}",
+            expected.trim(),
+            seen.trim()
+        )
     });
     let lines: String = lines.collect();
     let (long, short) = (expected.lines().count(), seen.lines().count());
@@ -642,4 +756,3 @@ fn same(what: &str, seen: &impl Debug, expected: &impl Debug) -> Checked {
         "{what} must be what the model says ({long} lines expected, {short} seen):{lines}"
     )))
 }
-

@@ -34,7 +34,7 @@ pub(super) enum Step {
     Pass(Span),
 }
 
-/// One of the runs that were asked for, whether they exist or not.
+/// One of the runs that there are; now and then one of those that were asked for, whether they exist or not.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RunPick(pub(super) u8);
 
@@ -159,7 +159,6 @@ pub(super) struct NoteDraft {
 #[derive(Clone, Debug)]
 pub(super) struct CleanupDraft {
     pub(super) owner: u8,
-    pub(super) host: u8,
     pub(super) limit: u8,
     pub(super) time: Span,
     pub(super) run: Option<RunPick>,
@@ -186,6 +185,7 @@ pub(super) enum FilterDraft {
     Owner(u8),
     Host(u8),
     CreatedSince(u8),
+    CreatedBefore(u8),
     StartedBefore(u8),
 }
 
@@ -196,7 +196,7 @@ pub(super) fn sequences(clock: ClockSource, steps: usize) -> BoxedStrategy<Vec<S
     let step = match clock {
         ClockSource::Passed => prop_oneof![
             12 => call(clock),
-            1 => span(clock).prop_map(Step::Pass),
+            1 => passing().prop_map(Step::Pass),
         ]
         .boxed(),
         ClockSource::Server => call(clock),
@@ -207,8 +207,8 @@ pub(super) fn sequences(clock: ClockSource, steps: usize) -> BoxedStrategy<Vec<S
 fn call(clock: ClockSource) -> BoxedStrategy<Step> {
     prop_oneof![
         10 => vec(draft(clock), 1..4).prop_map(Step::Create),
-        1 => run_pick().prop_map(Step::Repeat),
-        10 => claim(clock).prop_map(Step::Claim),
+        2 => run_pick().prop_map(Step::Repeat),
+        10 => claim().prop_map(Step::Claim),
         12 => owning(clock),
         3 => (run_pick(), stop(clock)).prop_map(|(of, stop)| Step::Cancel(of, stop)),
         2 => (run_pick(), stop(clock)).prop_map(|(of, stop)| Step::ForceKill(of, stop)),
@@ -216,7 +216,7 @@ fn call(clock: ClockSource) -> BoxedStrategy<Step> {
         3 => (0_u8..4, span(clock)).prop_map(|(limit, grace)| Step::TimeOut(limit, grace)),
         3 => retry(clock).prop_map(Step::Retry),
         3 => (run_pick(), note()).prop_map(|(of, note)| Step::Annotate(of, note)),
-        6 => cleaning(clock),
+        12 => cleaning(clock),
         2 => (when(clock), 0_u8..4).prop_map(|(before, limit)| Step::DeleteEnded(before, limit)),
         4 => (filter(clock), order(clock), 0_u8..4)
             .prop_map(|(filter, order, limit)| Step::Look(filter, order, limit)),
@@ -226,7 +226,7 @@ fn call(clock: ClockSource) -> BoxedStrategy<Step> {
 
 fn owning(clock: ClockSource) -> BoxedStrategy<Step> {
     prop_oneof![
-        3 => (vec(lease_pick(), 1..4), span(clock)).prop_map(|(of, time)| Step::Renew(of, time)),
+        2 => (vec(lease_pick(), 1..4), lasting()).prop_map(|(of, time)| Step::Renew(of, time)),
         1 => lease_pick().prop_map(Step::RecordChild),
         2 => lease_pick().prop_map(Step::WorktreeReady),
         8 => vec((lease_pick(), said(clock)), 1..3).prop_map(Step::End),
@@ -236,10 +236,9 @@ fn owning(clock: ClockSource) -> BoxedStrategy<Step> {
 }
 
 fn cleaning(clock: ClockSource) -> BoxedStrategy<Step> {
-    let claim = (0_u8..3, 0_u8..2, 0_u8..4, span(clock), weighted(0.3, run_pick()));
-    let claim = claim.prop_map(|(owner, host, limit, time, run)| CleanupDraft {
+    let claim = (0_u8..3, 0_u8..4, lasting(), weighted(0.2, run_pick()));
+    let claim = claim.prop_map(|(owner, limit, time, run)| CleanupDraft {
         owner,
-        host,
         limit,
         time,
         run,
@@ -298,10 +297,20 @@ fn span(clock: ClockSource) -> BoxedStrategy<Span> {
 
 fn needs() -> impl Strategy<Value = Needs> {
     prop_oneof![
-        3 => Just(Needs::Nothing),
-        3 => Just(Needs::Temporary),
+        2 => Just(Needs::Nothing),
+        4 => Just(Needs::Temporary),
         1 => Just(Needs::Persistent),
     ]
+}
+
+/// How long a lease lasts.
+fn lasting() -> impl Strategy<Value = Span> {
+    prop_oneof![2 => Just(Span::Long), 1 => Just(Span::Short)]
+}
+
+/// How far the clock is moved.
+fn passing() -> impl Strategy<Value = Span> {
+    prop_oneof![3 => Just(Span::Short), 1 => Just(Span::Long)]
 }
 
 fn draft(clock: ClockSource) -> impl Strategy<Value = Draft> {
@@ -343,7 +352,7 @@ fn draft(clock: ClockSource) -> impl Strategy<Value = Draft> {
     })
 }
 
-fn claim(clock: ClockSource) -> impl Strategy<Value = ClaimDraft> {
+fn claim() -> impl Strategy<Value = ClaimDraft> {
     let of = prop_oneof![
         6 => Just(Wanted::Any),
         1 => (0_u8..2).prop_map(Wanted::Queue),
@@ -352,7 +361,7 @@ fn claim(clock: ClockSource) -> impl Strategy<Value = ClaimDraft> {
         2 => run_pick().prop_map(Wanted::Run),
     ];
     let site = prop_oneof![5 => Just(true), 1 => Just(false)];
-    (0_u8..3, 0_u8..4, of, span(clock), site).prop_map(|(owner, limit, of, time, site)| ClaimDraft {
+    (0_u8..3, 0_u8..4, of, lasting(), site).prop_map(|(owner, limit, of, time, site)| ClaimDraft {
         owner,
         limit,
         of,
@@ -371,11 +380,13 @@ fn said(clock: ClockSource) -> impl Strategy<Value = Said> {
 
 fn stop(clock: ClockSource) -> impl Strategy<Value = StopDraft> {
     let mode = select(vec![CancelMode::Graceful, CancelMode::Forced]);
-    (mode, of(0_u8..2), of(0_u8..2), of(span(clock))).prop_map(|(mode, reason, by, grace)| StopDraft {
-        mode,
-        reason,
-        by,
-        grace,
+    (mode, of(0_u8..2), of(0_u8..2), of(span(clock))).prop_map(|(mode, reason, by, grace)| {
+        StopDraft {
+            mode,
+            reason,
+            by,
+            grace,
+        }
     })
 }
 
@@ -430,6 +441,7 @@ fn filter(clock: ClockSource) -> BoxedStrategy<FilterDraft> {
         ClockSource::Passed => prop_oneof![
             10 => timeless,
             1 => any::<u8>().prop_map(FilterDraft::CreatedSince),
+            1 => any::<u8>().prop_map(FilterDraft::CreatedBefore),
             1 => any::<u8>().prop_map(FilterDraft::StartedBefore),
         ]
         .boxed(),

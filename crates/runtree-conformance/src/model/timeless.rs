@@ -156,7 +156,14 @@ impl Timeless for RunEvent {
 impl Timeless for RunStatistics {
     fn forget_instants(&mut self) {
         for measure in [&mut self.duration, &mut self.waiting] {
-            let Measure { mean, median, p90, p99, max, .. } = measure;
+            let Measure {
+                mean,
+                median,
+                p90,
+                p99,
+                max,
+                ..
+            } = measure;
             for time in [mean, median, p90, p99, max] {
                 *time = Duration::ZERO;
             }

@@ -1,12 +1,12 @@
 //! The model's half about worktrees of ended runs, and about what is learnt of runs.
 
+use runtree_repository::id::RunId;
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
     Annotation, Change, CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask,
     EventKind, HostName, HostPath, Owner, Run, Token, Usage, UsageChange, WorktreeKey,
     WorktreeRecord, WorktreeState, Write,
 };
-use runtree_repository::id::RunId;
 
 use super::world::World;
 
@@ -58,7 +58,10 @@ impl World {
     }
 
     fn wish_mut(&mut self, key: WorktreeKey) -> Option<&mut Wish> {
-        let wishes = self.records.iter_mut().flat_map(|record| &mut record.wishes);
+        let wishes = self
+            .records
+            .iter_mut()
+            .flat_map(|record| &mut record.wishes);
         wishes.into_iter().find(|wish| wish.worktree == key)
     }
 
@@ -93,7 +96,9 @@ impl World {
     }
 
     pub(super) fn cleanup_leases(&self, host: &HostName, git: &HostPath) -> Vec<CleanupLease> {
-        let here = self.wishes().filter(|wish| self.is_at(wish.worktree, host, git));
+        let here = self
+            .wishes()
+            .filter(|wish| self.is_at(wish.worktree, host, git));
         here.filter_map(|wish| {
             let (owner, expires_at) = wish.held.clone()?;
             Some(CleanupLease::new(wish.of(), owner, expires_at))

@@ -57,8 +57,7 @@ impl World {
     pub(super) fn create(&mut self, request: &CreateRun) -> Checked<Created> {
         let wanted = request.run.check()?;
         let key = |record: &&Record| {
-            wanted.idempotency_key.is_some()
-                && record.run.idempotency_key == wanted.idempotency_key
+            wanted.idempotency_key.is_some() && record.run.idempotency_key == wanted.idempotency_key
         };
         let found = [
             (ConflictOver::IdempotencyKey, self.records.iter().find(key)),
@@ -716,8 +715,7 @@ impl Record {
     fn time_out(&mut self, grace: Duration, now: Timestamp) {
         let is_running = self.run.status == RunStatus::Running;
         if is_running && self.run.cancel.is_none() {
-            let mut intent =
-                CancelIntent::new(CancelMode::Graceful, CancelCause::Deadline, now);
+            let mut intent = CancelIntent::new(CancelMode::Graceful, CancelCause::Deadline, now);
             intent.deadline = Some(now.saturating_add(grace));
             self.run.summary.cancel = Some(intent);
             self.tell(EventKind::DeadlinePassed, now);

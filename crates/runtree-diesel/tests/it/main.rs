@@ -3,6 +3,7 @@
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod host;
 mod instants;
+mod model;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]

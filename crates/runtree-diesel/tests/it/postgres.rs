@@ -39,7 +39,7 @@ use runtree_repository::{
 use runtree_testkit::postgres::TestPostgres;
 use serde_json::json;
 
-struct Postgres;
+pub(crate) struct Postgres;
 
 #[async_trait]
 impl Backend for Postgres {
@@ -88,7 +88,7 @@ mod conformance {
 }
 
 /// A database of a test's own.
-struct Database {
+pub(crate) struct Database {
     url: String,
 }
 

@@ -13,9 +13,9 @@ use runtree_repository::time::ManualClock;
 use runtree_repository::{Capabilities, Durability, DynRunRepository, Namespace, Sharing};
 use tempfile::TempDir;
 
-pub(super) struct Sqlite;
+pub(crate) struct Sqlite;
 
-pub(super) struct File {
+pub(crate) struct File {
     directory: TempDir,
     clock: ManualClock,
 }

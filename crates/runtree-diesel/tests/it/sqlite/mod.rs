@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the message")]
 
-mod conformance;
+pub(crate) mod conformance;
 mod opening;
 mod processes;
 mod sharing;

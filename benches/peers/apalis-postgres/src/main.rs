@@ -1,4 +1,4 @@
-//! apalis-postgres: a queue on PostgreSQL that keeps what is done. Nobody is fenced.
+//! apalis-postgres: a queue on PostgreSQL that keeps what is done. An ending is checked by the worker's name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

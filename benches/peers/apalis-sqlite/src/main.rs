@@ -1,4 +1,4 @@
-//! apalis-sqlite: a queue on SQLite that keeps what is done. Nobody is fenced. Its `setup` switches `synchronous` off on whatever
+//! apalis-sqlite: a queue on SQLite that keeps what is done. An ending is checked by the worker's name. Its `setup` switches `synchronous` off on whatever
 //! connection it gets; here all connections are opened afterwards, with WAL and FULL as runtree's are.
 
 use std::sync::Arc;

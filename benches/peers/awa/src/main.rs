@@ -1,4 +1,4 @@
-//! awa: a queue on PostgreSQL whose jobs are fenced by their attempts, and kept for a day. Jobs that are done are written in batches.
+//! awa: a queue on PostgreSQL whose endings are fenced, and whose jobs are kept for a day. Endings are written in batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,6 @@
 //! effectum: a queue on SQLite with one writing thread. It opens its file with the journal mode DELETE and `synchronous` NORMAL (the
-//! pragma that should switch to WAL is misspelt), so that a power cut may damage what it acknowledged. Jobs are not fenced by a token.
+//! pragma that should switch to WAL is misspelt), so that a power cut may damage what it acknowledged. An ending is checked by the
+//! number of the worker, not by the attempt; there is no history of a job.
 
 use std::path::Path;
 use std::sync::Arc;

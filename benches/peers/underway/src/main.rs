@@ -1,5 +1,4 @@
-//! underway: a queue on PostgreSQL that records each attempt. Each step is one transaction that holds its row locked while it runs;
-//! nobody is fenced, because nobody else gets the row meanwhile.
+//! underway: a queue on PostgreSQL that records each attempt. An ending is written to the latest attempt, whoever writes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

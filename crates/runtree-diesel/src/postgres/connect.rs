@@ -364,7 +364,7 @@ fn settings(schema: Option<&str>, busy_timeout: Duration) -> String {
         {search_path}
         -- What is acknowledged must last; a level above the local disk is left as it is.
         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-        -- Failures are told apart by their text; where the role may not choose the language, the server's is taken.
+        -- Failures are told apart by their text; where the role may not choose the language, the server's is looked at.
         SELECT set_config('lc_messages', 'C', false) WHERE has_parameter_privilege('lc_messages', 'SET');"
     )
 }

@@ -5,7 +5,7 @@ use runtree_repository::{ErrorKind, RepositoryError};
 
 use crate::error::classify;
 
-/// Parts of messages and what they mean. Connections ask for untranslated messages where their role may.
+/// Parts of messages and what they mean. Connections ask for untranslated messages; a server that does not give them is refused.
 const WORDS: &[(&str, ErrorKind)] = &[
     ("deadlock detected", ErrorKind::Busy),
     ("could not serialize access", ErrorKind::Busy),

@@ -73,6 +73,27 @@ pub(crate) const MAX_TRIES: u32 = 5;
 /// Changes are told to other processes by `NOTIFY`, after the write and not with it, at most every fifty milliseconds; they are heard
 /// by one more connection, which is made when somebody waits for a change first. See [`notifications`](Self::notifications).
 ///
+/// # Waiting
+///
+/// A call waits for what others hold, a row or the turn of claims of runs with concurrency keys, for the time limit of the builder. Then it
+/// answers [`Busy`](ErrorKind::Busy): nothing was written, and the same call may be made again. A process that is paused within a transaction
+/// of several statements holds others up for half of that limit, at least one second and at most five; then the server ends its
+/// session and undoes the transaction. Once it goes on, a claim takes its turn again, and other calls answer
+/// [`Unavailable`](ErrorKind::Unavailable).
+///
+/// # Upgrades and downgrades
+///
+/// Connecting brings the schema up to date, one step a transaction. A step waits at most a minute for its tables; while it waits and
+/// works, other programs wait behind it, or answer that the store is busy. Leases do not expire by that.
+///
+/// Every new connection looks whether the schema still admits this version: where a newer one has changed what a writer must know,
+/// nothing is written any more. Connections that are open do not look. So, before an upgrade whose step excludes older writers (as the
+/// second excludes those of version 1), stop the programs of the older version, or restart them after it.
+///
+/// To go back: stop every program of the newer version, apply [`down`](Migration::down) of the last step in one transaction, and
+/// start the older version. What only that step has a place for is lost, so make a copy of the database first. Programs of the newer
+/// version that are still connected fail, and a restarted one would upgrade again.
+///
 /// # Limits
 ///
 /// There is no TLS yet. `sslmode=prefer`, the default of URLs, means plain text here; a URL that demands TLS is refused. A pooler
@@ -155,10 +176,11 @@ impl PostgresBuilder {
     /// Connects, and brings the schema up to date.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) when the server does not answer in time;
+    /// [`Unavailable`](ErrorKind::Unavailable) when the server does not answer in time; [`Busy`](ErrorKind::Busy) when a step of the
+    /// schema did not get its tables;
     /// [`Configuration`](ErrorKind::Configuration) for a URL that cannot be read or demands TLS, a wrong password, a database that
-    /// is missing, tables of another program; [`Unsupported`](ErrorKind::Unsupported) for a server that is too old or whose encoding
-    /// is not UTF-8; [`ReadOnly`](ErrorKind::ReadOnly) when tables are missing and the role may not make them;
+    /// is missing, tables of another program; [`Unsupported`](ErrorKind::Unsupported) for a server that is too old, whose encoding
+    /// is not UTF-8, or that translates its messages where the role may not set `lc_messages`; [`ReadOnly`](ErrorKind::ReadOnly) when tables are missing and the role may not make them;
     /// [`SchemaTooNew`](ErrorKind::SchemaTooNew) for the schema of a newer version, which is not touched.
     ///
     /// # Cancel safety

@@ -311,3 +311,28 @@ async fn an_address_that_swallows_packets_is_waited_for_a_bounded_time() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("192.0.2.1"), "{error}");
 }
+
+/// A step that cannot get its tables gives up, and those who waited behind it go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_an_administrator_calls_off_leaves_the_schema_as_it_was() {
+    let database = Database::fresh();
+    let first = PostgresRepository::migrations().first().unwrap();
+    database.execute(&first.up());
+    let mut reader = database.session().await;
+    reader
+        .batch_execute("begin; select count(*) from runtree_runs")
+        .await
+        .unwrap();
+    let opening = tokio::spawn(PostgresRepository::builder(&database.url).connect());
+    database.wait_for_a_waiter().await;
+    database.execute(
+        "select pg_cancel_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
+    );
+    let error = opening.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    reader.batch_execute("commit").await.unwrap();
+    let versions = "select string_agg(version::text, ',') from runtree_schema_info";
+    assert_eq!(database.execute(versions), "1");
+    database.open().await;
+    assert_eq!(database.execute(versions), "1,2");
+}

@@ -99,12 +99,20 @@ pub enum EndedBy {
 #[expect(missing_docs, reason = "the names are those of the answers")]
 pub enum Answer {
     /// The run is new.
-    New { run: RunId },
+    New {
+        run: RunId,
+    },
     /// The same request made this run before.
-    Existing { run: RunId },
+    Existing {
+        run: RunId,
+    },
     /// Something of it belongs to this run, which is another request.
-    Conflict { run: RunId },
-    Claimed { held: Vec<Held> },
+    Conflict {
+        run: RunId,
+    },
+    Claimed {
+        held: Vec<Held>,
+    },
     Renewed,
     Lost,
     Applied,
@@ -112,10 +120,17 @@ pub enum Answer {
     Stale,
     NotFound,
     /// The runs that were taken away, under the tokens that their owners had.
-    Rescued { held: Vec<Held> },
+    Rescued {
+        held: Vec<Held>,
+    },
     /// The runs that were changed for their deadlines.
-    TimedOut { runs: Vec<RunId> },
-    Failed { failure: Failure, text: String },
+    TimedOut {
+        runs: Vec<RunId>,
+    },
+    Failed {
+        failure: Failure,
+        text: String,
+    },
 }
 
 /// How a call failed.
@@ -197,6 +212,10 @@ impl Recorder {
     }
 
     /// Records what a call was answered.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a call has one answer: who has given it cannot give another"
+    )]
     pub fn answer(&self, of: Recorded, answer: Answer) {
         let Recorded(number) = of;
         self.write(Some(number), What::Answer(answer));

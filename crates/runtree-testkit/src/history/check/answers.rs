@@ -175,7 +175,8 @@ impl Checker<'_> {
         let mut answered = answered.into_iter().peekable();
         let mut last: Option<&Placed> = None;
         for later in &placed {
-            while let Some(before) = answered.next_if(|before| before.answered_at < later.invoked_at)
+            while let Some(before) =
+                answered.next_if(|before| before.answered_at < later.invoked_at)
             {
                 last = last
                     .filter(|last| last.number > before.number)

@@ -51,6 +51,42 @@ impl<'h> Ownership<'h> {
         self.claim.into_iter().chain(acknowledged).filter_map(grant)
     }
 
+    /// All that may have set when the lease ends, and when it is known to have done so.
+    fn possible_grants(&self) -> impl Iterator<Item = Grant> + '_ {
+        let renewals = self.renewals.iter().copied();
+        let possible = renewals.filter(|renewal| renewal.may_have_happened());
+        self.claim.into_iter().chain(possible).filter_map(grant)
+    }
+
+    /// Whether the lease surely lasted from one instant to another. A renewal may also cut it short.
+    fn surely_lasts(&self, from: u64, to: u64) -> bool {
+        let mut known = self.grants().filter(|grant| grant.answered_at < from);
+        known.any(|known| {
+            let mut last = self
+                .possible_grants()
+                .filter(|grant| grant.invoked_at < to && grant.answered_at >= known.invoked_at);
+            last.all(|grant| grant.surely_until() > to.saturating_add(DRIFT))
+        })
+    }
+
+    /// Until when the lease surely lasts from its beginning on.
+    fn surely_until(&self) -> u64 {
+        let mut grants: Vec<Grant> = self.possible_grants().collect();
+        grants.sort_by_key(|grant| grant.invoked_at);
+        let (mut until, mut known_at) = (u64::MAX, 0);
+        for grant in grants {
+            // Of two at once nobody knows which was the last; one without an answer may not have been.
+            let is_last = grant.invoked_at > known_at && grant.answered_at < until;
+            until = if is_last {
+                grant.surely_until()
+            } else {
+                until.min(grant.surely_until())
+            };
+            known_at = known_at.max(grant.answered_at);
+        }
+        until
+    }
+
     /// When the owner, or somebody over its head, first may have ended the ownership.
     fn may_end_at(&self) -> u64 {
         self.may_end_but_by(None)
@@ -136,14 +172,17 @@ impl<'h> Checker<'h> {
             if let Some(held) = operation.call.held() {
                 let tokens = runs.entry(held.run).or_default();
                 let ownership = tokens.entry(held.token).or_default();
-                match operation.call {
-                    Call::Renew { .. } => ownership.renewals.push(operation),
-                    _ => ownership.endings.push(operation),
+                if matches!(operation.call, Call::Renew { .. }) {
+                    ownership.renewals.push(operation);
+                } else {
+                    ownership.endings.push(operation);
                 }
             }
             for (run, token) in taken_by(operation, &deadlines) {
                 let tokens = runs.get_mut(&run).into_iter().flatten();
-                for (_, ownership) in tokens.filter(|(is, _)| token.is_none_or(|token| token == **is)) {
+                for (_, ownership) in
+                    tokens.filter(|(is, _)| token.is_none_or(|token| token == **is))
+                {
                     let earliest = ownership.taken_from.get_or_insert(u64::MAX);
                     *earliest = operation.invoked_at.min(*earliest);
                 }
@@ -154,11 +193,18 @@ impl<'h> Checker<'h> {
 
     /// The runs that have a deadline.
     fn deadlines(&self) -> Vec<RunId> {
-        let runs = self.operations.iter().filter_map(|operation| match operation.call {
-            Call::Create { run, has_deadline: true, .. } => Some(run),
-            _ => None,
-        });
-        runs.collect()
+        let mut runs = Vec::new();
+        for operation in self.operations {
+            if let Call::Create {
+                run,
+                has_deadline: true,
+                ..
+            } = &operation.call
+            {
+                runs.push(*run);
+            }
+        }
+        runs
     }
 
     /// When each token of a run is proven to have been reached.
@@ -189,9 +235,8 @@ impl<'h> Checker<'h> {
             if let Some((before, began)) = lower
                 && claim.answered_at() < began
             {
-                let what = format!(
-                    "the token {before} was asked for after {token} had been given out"
-                );
+                let what =
+                    format!("the token {before} was asked for after {token} had been given out");
                 self.violates(Rule::TokensGrow, Some(run), what);
             }
             let began = lower.map_or(0, |(_, began)| began);
@@ -224,12 +269,8 @@ impl<'h> Checker<'h> {
                 let Some(claim) = next.claim else {
                     continue;
                 };
-                let mut before = ownership.grants().filter(|grant| {
-                    grant.answered_at < claim.invoked_at
-                        && claim.answered_at().saturating_add(DRIFT) < grant.surely_until()
-                        && claim.answered_at() < until
-                });
-                let is_fine = before.next().is_none();
+                let (from, to) = (claim.invoked_at, claim.answered_at());
+                let is_fine = to >= until || !ownership.surely_lasts(from, to);
                 let what = || format!("{later} was given out while the lease of {token} lasted");
                 self.ensure(Rule::LeasesKept, run, is_fine, what);
             }
@@ -241,14 +282,18 @@ impl<'h> Checker<'h> {
         if ownership.claim.is_none() {
             return;
         }
-        let completions = ownership.endings.iter().filter(|ending| is_completion(ending));
+        let completions = ownership
+            .endings
+            .iter()
+            .filter(|ending| is_completion(ending));
         for used in ownership.renewals.iter().chain(completions) {
             if !used.is_applied() {
                 continue;
             }
-            let others = ownership.renewals.iter().copied().filter(|renewal| {
-                !std::ptr::eq(*renewal, *used) && renewal.may_have_happened()
-            });
+            let others =
+                ownership.renewals.iter().copied().filter(|renewal| {
+                    !std::ptr::eq(*renewal, *used) && renewal.may_have_happened()
+                });
             let over = ownership.claim.into_iter().chain(others);
             let over = over.filter_map(grant).map(Grant::surely_over).max();
             let is_fine = over.is_none_or(|over| used.invoked_at <= over.saturating_add(DRIFT));
@@ -259,19 +304,23 @@ impl<'h> Checker<'h> {
 
     /// An owner whose lease lasts is not turned away.
     fn refused(&mut self, run: RunId, token: u32, ownership: &Ownership<'h>) {
-        let completions = ownership.endings.iter().filter(|ending| is_completion(ending));
+        let completions = ownership
+            .endings
+            .iter()
+            .filter(|ending| is_completion(ending));
         for used in ownership.renewals.iter().chain(completions) {
             if !matches!(used.answered(), Some(Answer::Lost | Answer::Stale)) {
                 continue;
             }
             let until = ownership.may_end_but_by(Some(used));
-            let mut lasting = ownership.grants().filter(|grant| {
-                grant.answered_at < used.invoked_at
-                    && used.answered_at().saturating_add(DRIFT) < grant.surely_until()
-                    && used.answered_at() < until
-            });
-            let is_fine = lasting.next().is_none();
-            let what = || format!("{:?} was refused while the lease of {token} lasted", used.call);
+            let (from, to) = (used.invoked_at, used.answered_at());
+            let is_fine = to >= until || !ownership.surely_lasts(from, to);
+            let what = || {
+                format!(
+                    "{:?} was refused while the lease of {token} lasted",
+                    used.call
+                )
+            };
             self.ensure(Rule::LeasesKept, run, is_fine, what);
         }
     }
@@ -280,7 +329,12 @@ impl<'h> Checker<'h> {
     fn limits(&mut self, runs: &BTreeMap<RunId, Tokens<'h>>) {
         let mut keys: BTreeMap<RunId, (&str, usize)> = BTreeMap::new();
         for operation in self.operations {
-            if let Call::Create { run, limit: Some((key, limit)), .. } = &operation.call {
+            if let Call::Create {
+                run,
+                limit: Some((key, limit)),
+                ..
+            } = &operation.call
+            {
                 keys.insert(*run, (key, *limit));
             }
         }
@@ -302,8 +356,8 @@ impl<'h> Checker<'h> {
                     continue;
                 };
                 let from = claim.answered_at();
-                let granted = ownership.grants().map(Grant::surely_until).max().unwrap_or(0);
-                let until = granted.saturating_sub(DRIFT).min(ownership.may_end_at());
+                let granted = ownership.surely_until().saturating_sub(DRIFT);
+                let until = granted.min(ownership.may_end_at());
                 if from < until {
                     let changes = changes.entry(key).or_default();
                     changes.push((from, true, *run, limit));
@@ -318,7 +372,12 @@ impl<'h> Checker<'h> {
             for (_, begins, run, limit) in changes {
                 if begins {
                     owned.insert(run);
-                    let what = || format!("{} of {limit} runs with the key {key} were owned", owned.len());
+                    let what = || {
+                        format!(
+                            "{} of {limit} runs with the key {key} were owned",
+                            owned.len()
+                        )
+                    };
                     self.ensure(Rule::LimitsHold, run, owned.len() <= limit, what);
                 } else {
                     owned.remove(&run);

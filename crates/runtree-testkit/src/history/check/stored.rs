@@ -87,18 +87,11 @@ impl Checker<'_> {
             place = self.step(run, place, newest, event);
             newest = newest.max(event.token);
         }
-        let what = || {
-            format!(
-                "its token is {} and its history knows {newest}",
-                run.token
-            )
-        };
+        let what = || format!("its token is {} and its history knows {newest}", run.token);
         self.ensure(Rule::TokensGrow, run.id, run.token >= newest, what);
         let stands = match place {
             Place::Waiting => run.status == "pending" && !run.has_ended,
-            Place::Owned(token) => {
-                run.status == "running" && !run.has_ended && run.token == token
-            }
+            Place::Owned(token) => run.status == "running" && !run.has_ended && run.token == token,
             Place::Ended => run.has_ended,
         };
         let what = || {
@@ -171,7 +164,10 @@ impl Checker<'_> {
         };
         let holds = run.is_cleanup_wanted == expected;
         self.ensure(Rule::CleanupsExact, run.id, holds, what);
-        let wishes = run.events.iter().filter(|event| event.kind == "cleanup_wanted");
+        let wishes = run
+            .events
+            .iter()
+            .filter(|event| event.kind == "cleanup_wanted");
         let wishes = wishes.count();
         let what = || format!("its history knows {wishes} wishes to clean up");
         let holds = wishes == usize::from(expected);

@@ -252,8 +252,10 @@ impl<'c> Transaction<'c> {
         token: Token,
         detail: Option<&Value>,
     ) -> Result<(), RepositoryError> {
+        // A clock may have been set back; a history is not.
         const EVENT: &str = "INSERT INTO runtree_run_events (namespace, run_id, number, at, kind, token, detail) VALUES (?1, ?2, \
-             (SELECT coalesce(max(number), 0) + 1 FROM runtree_run_events WHERE namespace = ?1 AND run_id = ?2), ?3, ?4, ?5, ?6)";
+             (SELECT coalesce(max(number), 0) + 1 FROM runtree_run_events WHERE namespace = ?1 AND run_id = ?2), \
+             max(?3, (SELECT updated_at FROM runtree_runs WHERE namespace = ?1 AND id = ?2)), ?4, ?5, ?6)";
         let event = self
             .here(EVENT)
             .bind(id.as_bytes())

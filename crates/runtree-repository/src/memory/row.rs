@@ -96,6 +96,8 @@ impl Row {
             .last()
             .map_or(EventNumber::START, |event| event.number);
         let number = EventNumber::new(last.get() + 1);
+        // A clock may have been set back; a history is not.
+        let at = at.max(self.run.summary.updated_at);
         self.events.push(RunEvent {
             number,
             at,

@@ -14,6 +14,7 @@ use super::dialect::{classify, kind_of_text};
 use super::file_system;
 use super::json;
 use super::statement::Statement;
+use super::writer::BUSY_WAIT;
 use crate::migrate::{self, Migration, Plan, Records, SchemaInfo};
 
 /// The oldest SQLite that does not corrupt a database in WAL mode which several connections write and checkpoint.
@@ -271,6 +272,8 @@ impl Setup<'_> {
             // Who is not to migrate is not to make a file either.
             let mode = if self.settings.migrates { "rwc" } else { "rw" };
             let mut connection = self.connect(mode)?;
+            let short_wait = format!("PRAGMA busy_timeout = {}", BUSY_WAIT.as_millis());
+            self.batch(&mut connection, &short_wait)?;
             match self.prepare(&mut connection, now) {
                 Ok(read_only) => return Ok((connection, read_only)),
                 Err(error)
@@ -299,13 +302,14 @@ impl Setup<'_> {
     ) -> Result<Option<String>, RepositoryError> {
         check_version(&self.text(connection, "SELECT sqlite_version() AS text")?)?;
         // Nothing is written before the schema has been looked at: a newer one must not be touched, not even its journal mode.
-        match self.plan(connection)? {
+        let is_complete = match self.plan(connection)? {
             Plan::ReadOnly(why) => return Ok(Some(why)),
             Plan::Migrate(missing) if !self.settings.migrates => {
                 migrate::refuse_missing(missing, &self.store())?;
+                true
             }
-            Plan::Migrate(_) => {}
-        }
+            Plan::Migrate(missing) => missing.is_empty(),
+        };
         self.batch(connection, "PRAGMA journal_mode = WAL")?;
         let journal = self.text(
             connection,
@@ -326,6 +330,10 @@ impl Setup<'_> {
         self.batch(connection, &format!("PRAGMA synchronous = {synchronous}"))?;
         self.batch(connection, "PRAGMA foreign_keys = 1")?;
         self.batch(connection, "PRAGMA mmap_size = 0")?;
+        if is_complete {
+            // The lock of those who write is not needed to find nothing to do, and may be hard to get.
+            return Ok(None);
+        }
         self.migrate(connection, now)
     }
 

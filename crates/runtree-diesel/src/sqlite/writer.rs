@@ -32,7 +32,7 @@ pub(super) const QUEUE: usize = 1_024;
 /// How long SQLite itself waits for another process's transaction before the writer looks up and tries again.
 ///
 /// Short, because SQLite sleeps longer and longer within one wait, and a process that has slept for long loses every race.
-const BUSY_WAIT: Duration = Duration::from_millis(20);
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(20);
 
 /// An operation that waits to be written.
 pub(super) trait Operation: Send {

@@ -2,6 +2,12 @@
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod host;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod attack;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod contracts;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod histories;
 mod instants;
 mod model;
 #[cfg(feature = "postgres")]

@@ -97,6 +97,7 @@ macro_rules! __each_case {
                 requests_of_one_call_are_decided_one_after_the_other,
                 one_invalid_request_refuses_the_whole_call,
                 more_than_the_limit_is_refused_with_nothing_made,
+                more_bytes_than_the_limit_are_refused_with_nothing_made,
                 a_run_made_among_many_is_like_one_made_alone,
                 concurrent_calls_make_each_run_once,
             }
@@ -203,6 +204,7 @@ macro_rules! __each_case {
                 an_ending_after_the_lease_expired_is_judged_for_itself,
                 an_invalid_result_refuses_the_whole_call,
                 more_than_the_limit_is_refused_with_nothing_written,
+                more_bytes_than_the_limit_are_refused_with_nothing_written,
                 many_different_runs_end_in_one_call,
                 concurrent_calls_have_one_winner_for_each_run,
             }
@@ -292,6 +294,7 @@ macro_rules! __each_case {
                 a_checkout_is_reported_for_the_worktree_of_the_claim,
                 a_site_shows_its_own_worktrees_and_no_others,
                 paths_of_every_script_survive,
+                a_root_without_room_for_a_name_is_refused_with_nothing_claimed,
             }
             cleanup {
                 a_completion_wants_a_cleanup,

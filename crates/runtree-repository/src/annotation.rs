@@ -6,7 +6,9 @@ use runtree_id::CommitId;
 use serde_json::{Map, Value};
 
 use crate::error::{ErrorKind, RepositoryError};
-use crate::facts::{DiffStatistics, FileChange, MAX_FILE_CHANGES, RunFacts, Usage};
+use crate::facts::{
+    DiffStatistics, FileChange, MAX_FILE_CHANGES, MAX_FILE_CHANGES_BYTES, RunFacts, Usage,
+};
 use crate::json;
 use crate::run::Run;
 use crate::text::{AgentType, GitRepositoryName, ModelName, SessionName, Tag};
@@ -192,13 +194,8 @@ impl Annotation {
         if self.add_tags.len() > MAX_TAGS {
             return Err(too_many_tags(self.add_tags.len()));
         }
-        if let Some(files) = self.file_changes.new_value()
-            && files.len() > MAX_FILE_CHANGES
-        {
-            return Err(refused(format!(
-                "the changes name {} files, at most {MAX_FILE_CHANGES} are allowed",
-                files.len()
-            )));
+        if let Some(files) = self.file_changes.new_value() {
+            check_files(files)?;
         }
         match &self.usage {
             UsageChange::Keep => Ok(()),
@@ -281,6 +278,22 @@ pub(crate) fn too_many_tags(count: usize) -> RepositoryError {
     refused(format!(
         "the run would have {count} tags, at most {MAX_TAGS} are allowed"
     ))
+}
+
+fn check_files(files: &[FileChange]) -> Result<(), RepositoryError> {
+    if files.len() > MAX_FILE_CHANGES {
+        return Err(refused(format!(
+            "the changes name {} files, at most {MAX_FILE_CHANGES} are allowed",
+            files.len()
+        )));
+    }
+    let bytes: usize = files.iter().map(|file| file.path.as_str().len()).sum();
+    if bytes > MAX_FILE_CHANGES_BYTES {
+        return Err(refused(format!(
+            "the paths of the changed files have {bytes} bytes together, at most {MAX_FILE_CHANGES_BYTES} are allowed"
+        )));
+    }
+    Ok(())
 }
 
 fn refused(why: String) -> RepositoryError {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::lease::{Lease, Owner};
 use crate::request::Concurrency;
 use crate::run::RunSummary;
-use crate::stop::CancelIntent;
+use crate::stop::{CancelCause, CancelIntent};
 
 /// Why a run stands where it stands, as the store saw it at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,7 +77,8 @@ pub enum Because {
         /// How many due runs of its queue go first.
         ahead: u64,
     },
-    /// Its deadline has passed; the next look at deadlines ends it, or asks it to stop when it runs and nobody has asked before.
+    /// Its deadline has passed, and nobody has asked it to stop before; the next look at deadlines ends it, or asks it to stop when
+    /// it runs.
     DeadlinePassed {
         /// When it passed.
         at: Timestamp,
@@ -120,7 +121,12 @@ fn because(run: &RunSummary, at: Timestamp, seen: &Surroundings) -> Vec<Because>
         }];
     }
     let mut because = Vec::new();
-    let deadline = run.deadline.filter(|deadline| *deadline <= at);
+    // Who asked for it to stop said so; that its deadline passed as well changes nothing any more.
+    let is_asked = run
+        .cancel
+        .as_ref()
+        .is_some_and(|cancel| cancel.cause == CancelCause::Request);
+    let deadline = run.deadline.filter(|deadline| *deadline <= at && !is_asked);
     because.extend(deadline.map(|at| Because::DeadlinePassed { at }));
     let cancel = run.cancel.clone();
     because.extend(cancel.map(|cancel| Because::CancelRequested { cancel }));

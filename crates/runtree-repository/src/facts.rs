@@ -60,6 +60,9 @@ pub struct FileChange {
 /// The most files of which a run keeps single counts.
 pub const MAX_FILE_CHANGES: usize = 10_000;
 
+/// The most bytes that the paths of all these files may have together: 4 MiB.
+pub const MAX_FILE_CHANGES_BYTES: usize = 4_194_304;
+
 /// What a run used up.
 ///
 /// Each number is at most `2^53 - 1`, so that every reader of JSON keeps it whole.

@@ -44,6 +44,24 @@ pub(crate) fn check(what: &str, value: &Value) -> Result<(), RepositoryError> {
     Ok(())
 }
 
+/// How many bytes a value takes when it is written, but for quotes, commas and what is escaped: what a sum of many values needs to
+/// be held in bounds, without writing each.
+pub(crate) fn rough_bytes(value: &Value) -> usize {
+    let mut bytes = 0_usize;
+    // On a heap, because nothing has looked at the depth yet.
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        bytes = bytes.saturating_add(match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+            Value::String(text) => text.len(),
+            Value::Array(_) => 2,
+            Value::Object(members) => members.keys().map(String::len).sum::<usize>() + 2,
+        });
+        left.extend(children(value));
+    }
+    bytes
+}
+
 fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

@@ -187,6 +187,27 @@ impl Limit {
         Ok(())
     }
 
+    /// The most bytes that the values of one batch may have together: 16 MiB. Inputs and metadata count in a batch of runs, results
+    /// and error texts in one of endings.
+    pub const MAX_BATCH_BYTES: usize = 16_777_216;
+
+    /// Refuses a batch whose values have more than [`MAX_BATCH_BYTES`](Self::MAX_BATCH_BYTES) together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], naming what there is too much of.
+    pub(crate) fn check_batch_bytes(what: &str, bytes: usize) -> Result<(), RepositoryError> {
+        if bytes > Self::MAX_BATCH_BYTES {
+            return Err(RepositoryError::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "the {what} of one call have {bytes} bytes together, at most {} are allowed; make several calls",
+                    Self::MAX_BATCH_BYTES
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Returns the number.
     pub const fn get(self) -> usize {
         self.0 as usize
@@ -263,11 +284,14 @@ impl WaitingRuns {
 }
 
 impl Claim {
-    /// Refuses conditions without values or with too many.
+    /// Refuses conditions without values or with too many, and a site that has no room for the name of a worktree.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], naming the condition.
+    /// [`ErrorKind::InvalidInput`], naming the condition or the site.
     pub fn check(&self) -> Result<(), RepositoryError> {
+        if let Some(site) = &self.site {
+            site.check()?;
+        }
         let ClaimOf::Waiting(waiting) = &self.of else {
             return Ok(());
         };

@@ -88,7 +88,9 @@ pub use error::{ErrorKind, RepositoryError};
 pub use event::{EventKind, EventNumber, RunEvent};
 pub use explanation::{Because, Explanation, Surroundings};
 pub use ext::RunRepositoryExt;
-pub use facts::{Cost, DiffStatistics, FileChange, MAX_FILE_CHANGES, RunFacts, Usage};
+pub use facts::{
+    Cost, DiffStatistics, FileChange, MAX_FILE_CHANGES, MAX_FILE_CHANGES_BYTES, RunFacts, Usage,
+};
 pub use json::{MAX_JSON_BYTES, MAX_JSON_DEPTH};
 pub use lease::{
     Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Owner, Renewal, Token, WaitingRuns,

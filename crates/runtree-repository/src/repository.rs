@@ -48,8 +48,8 @@ pub trait CreateRuns: Send + Sync {
     /// same key are decided as if one had been made after the other.
     ///
     /// # Errors
-    /// As [`create`](Self::create), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than [`Limit::MAX`] requests;
-    /// then none was made.
+    /// As [`create`](Self::create), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than [`Limit::MAX`] requests,
+    /// or more than [`Limit::MAX_BATCH_BYTES`] of inputs and metadata; then none was made.
     ///
     /// # Durability
     /// As [`create`](Self::create): repeat the call with the same ids.
@@ -201,8 +201,8 @@ pub trait OwnRuns: Send + Sync {
     /// An ending that loses is the answer to it alone. Of two endings of one run in one call the first decides.
     ///
     /// # Errors
-    /// As [`end`](Self::end), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than [`Limit::MAX`] endings; then
-    /// nothing was written.
+    /// As [`end`](Self::end), and [`InvalidInput`](crate::ErrorKind::InvalidInput) for more than [`Limit::MAX`] endings, or more
+    /// than [`Limit::MAX_BATCH_BYTES`] of results and error texts; then nothing was written.
     async fn end_many(&self, endings: &[Ending])
     -> Result<Vec<Write<RunSummary>>, RepositoryError>;
 

@@ -14,6 +14,7 @@ use crate::annotation::{MAX_TAGS, too_many_tags};
 use crate::error::{ErrorKind, RepositoryError};
 use crate::facts::RunFacts;
 use crate::json;
+use crate::lease::Limit;
 use crate::text::{
     AgentType, ConcurrencyKey, GitRepositoryName, IdempotencyKey, ModelName, QueueName, RunInput,
     SessionName, Tag, UniqueKey, UserId, WorkflowName,
@@ -348,6 +349,15 @@ impl NewRun {
         })
     }
 
+    /// How many bytes the values without a small limit have.
+    fn bytes(&self) -> usize {
+        let input = self.input.as_ref().map_or(0, |input| input.as_str().len());
+        let members = self.metadata.iter();
+        members.fold(input, |bytes, (name, value)| {
+            bytes.saturating_add(name.len() + json::rough_bytes(value))
+        })
+    }
+
     /// The same request has the same fingerprint: everything that was asked for counts, in canonical order.
     fn fingerprint(&self) -> Result<Fingerprint, RepositoryError> {
         let value = serde_json::to_value(self).map_err(|e| {
@@ -407,6 +417,19 @@ pub struct CreateRun {
     pub run: NewRun,
     /// The worktree that it needs; none for a run that needs none.
     pub worktree: Option<WantedWorktree>,
+}
+
+impl CreateRun {
+    /// Refuses a batch with too many requests, or with more bytes than one call may have. Each request is
+    /// [checked](NewRun::check) for itself besides.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], naming the limit.
+    pub fn check_batch(requests: &[Self]) -> Result<(), RepositoryError> {
+        Limit::check_batch("runs", requests.len())?;
+        let bytes = requests.iter().map(|request| request.run.bytes());
+        Limit::check_batch_bytes("inputs and metadata", bytes.fold(0, usize::saturating_add))
+    }
 }
 
 /// One retry: a new run made from an ended one, which stays as it ended.

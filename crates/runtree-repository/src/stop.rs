@@ -68,6 +68,26 @@ pub struct Ending {
     pub outcome: Outcome,
 }
 
+impl Ending {
+    /// Refuses a batch with too many endings, with values beyond the limits, or with more bytes than one call may have.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), naming the value and the limit.
+    pub fn check_batch(endings: &[Self]) -> Result<(), RepositoryError> {
+        Limit::check_batch("endings", endings.len())?;
+        let mut bytes = 0_usize;
+        for ending in endings {
+            ending.outcome.check()?;
+            bytes = bytes.saturating_add(match &ending.outcome {
+                Outcome::Completed { result } => result.as_ref().map_or(0, json::rough_bytes),
+                Outcome::Failed { error, .. } => error.as_str().len(),
+                Outcome::Killed => 0,
+            });
+        }
+        Limit::check_batch_bytes("results and error texts", bytes)
+    }
+}
+
 /// What to do with runs whose deadline has passed.
 #[derive(Clone, Debug)]
 pub struct Overdue {

@@ -24,6 +24,26 @@ pub struct WorktreeSite {
 }
 
 impl WorktreeSite {
+    /// Refuses a root that leaves no room for the longest name of a worktree: names are not known before a claim, and a claim must
+    /// not plan a path that nobody can read back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`], naming the length and the limit.
+    pub fn check(&self) -> Result<(), RepositoryError> {
+        const MOST: usize = HostPath::MAX_BYTES - DirectoryName::MAX_BYTES;
+        let root = self.root.as_str();
+        let bytes = root.len() + usize::from(!root.ends_with('/'));
+        if bytes > MOST {
+            return Err(RepositoryError::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "the root of worktrees has {bytes} bytes with its slash, which leaves no room for a name; at most {MOST} are allowed"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// Returns where a worktree of this name is.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use runtree_repository::id::RunId;
 use runtree_repository::{
     AgentType, Annotation, Change, ChangedPath, Cost, DiffStatistics, EventKind, FileChange,
-    GitRepositoryName, MAX_FILE_CHANGES, MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_TAGS, ModelName,
-    NewRun, Run, SessionName, Tag, Usage, UsageChange,
+    GitRepositoryName, MAX_FILE_CHANGES, MAX_FILE_CHANGES_BYTES, MAX_JSON_BYTES, MAX_JSON_DEPTH,
+    MAX_TAGS, ModelName, NewRun, Run, SessionName, Tag, Usage, UsageChange,
 };
 use serde_json::json;
 
@@ -416,6 +416,14 @@ pub(crate) async fn what_is_beyond_the_limits_is_refused_and_changes_nothing(cx:
         removed: None,
     };
     files.file_changes = Change::Set(vec![one; MAX_FILE_CHANGES + 1]);
+    let long = FileChange {
+        path: ChangedPath::new("x".repeat(ChangedPath::MAX_BYTES))?,
+        added: None,
+        removed: None,
+    };
+    let mut paths = Annotation::new();
+    let many = MAX_FILE_CHANGES_BYTES / ChangedPath::MAX_BYTES + 1;
+    paths.file_changes = Change::Set(vec![long; many]);
     // The first two of them only because of what the run has already.
     for (what, annotation) in [
         ("five tags more than sixty", tags(5)?),
@@ -447,6 +455,7 @@ pub(crate) async fn what_is_beyond_the_limits_is_refused_and_changes_nothing(cx:
             Annotation::new().add_usage(cost),
         ),
         ("counts of too many files", files),
+        ("paths that are too long together", paths),
         ("an annotation of nothing", Annotation::new()),
     ] {
         // What comes with it is not written either.

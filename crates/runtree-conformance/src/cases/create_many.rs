@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use runtree_repository::id::RunId;
 use runtree_repository::{
     ConflictOver, Created, EventKind, IdempotencyKey, Limit, NewRun, Persistence, Run, RunFilter,
+    RunInput,
 };
 
 use crate::cases::create::TEXT;
@@ -175,6 +176,28 @@ pub(crate) async fn more_than_the_limit_is_refused_with_nothing_made(cx: Cx) -> 
         "the runs of a full call"
     );
     ensure_eq!(cx.runs.count(&RunFilter::new()).await?, 1_000, "the runs");
+    Ok(())
+}
+
+pub(crate) async fn more_bytes_than_the_limit_are_refused_with_nothing_made(cx: Cx) -> Checked {
+    let input = |bytes: usize| NewRun::new("builder").input("x".repeat(bytes));
+    let full = Limit::MAX_BATCH_BYTES / RunInput::MAX_BYTES;
+    let runs = (0..full).map(|_| input(RunInput::MAX_BYTES));
+    let mut requests = cx.requests(runs)?;
+    for more in [input(1), NewRun::new("builder").metadata("k", "v")] {
+        requests.push(cx.request(more)?);
+        ensure_invalid(
+            cx.runs.create_many(&requests).await,
+            "more bytes than the limit",
+        )?;
+        ensure_eq!(cx.runs.count(&RunFilter::new()).await?, 0, "the runs");
+        requests.pop();
+    }
+    ensure_eq!(
+        cx.create_all(&requests).await?.len(),
+        full,
+        "the runs of a full call"
+    );
     Ok(())
 }
 

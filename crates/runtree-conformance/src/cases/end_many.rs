@@ -6,8 +6,8 @@ use std::time::Duration;
 use runtree_repository::id::RunId;
 use runtree_repository::status::{EndReason, RunStatus};
 use runtree_repository::{
-    Claimed, Ending, EventKind, LeaseRef, Limit, NewRun, Outcome, Persistence, RunSummary, Token,
-    Write,
+    Claimed, Ending, ErrorText, EventKind, LeaseRef, Limit, MAX_JSON_BYTES, NewRun, Outcome,
+    Persistence, RunSummary, Token, Write,
 };
 use serde_json::{Value, json};
 
@@ -292,6 +292,29 @@ pub(crate) async fn more_than_the_limit_is_refused_with_nothing_written(cx: Cx) 
         told[0] == "applied" && told[1..].iter().all(|told| *told == "already"),
         "the first of a thousand equal endings is applied, and the others find it so"
     );
+    Ok(())
+}
+
+pub(crate) async fn more_bytes_than_the_limit_are_refused_with_nothing_written(cx: Cx) -> Checked {
+    let claimed = cx.running(NewRun::new("builder")).await?;
+    // With the quotes as long as a value may be.
+    let result = Value::from("x".repeat(MAX_JSON_BYTES - 2));
+    let outcome = Outcome::Completed {
+        result: Some(result),
+    };
+    let mut endings = vec![ending(claimed.lease, outcome); Limit::MAX_BATCH_BYTES / MAX_JSON_BYTES];
+    endings.push(ending(
+        claimed.lease,
+        failed(&"x".repeat(ErrorText::MAX_BYTES)),
+    ));
+    ensure_invalid(
+        cx.runs.end_many(&endings).await,
+        "more bytes than the limit",
+    )?;
+    ensure_unchanged(&cx, &claimed.run, "a refused call").await?;
+    endings.pop();
+    let answers = cx.runs.end_many(&endings).await?;
+    ensure_eq!(told(&answers[0]).0, "applied", "the first of a full call");
     Ok(())
 }
 

@@ -339,6 +339,24 @@ pub(crate) async fn a_run_that_is_late_says_since_when(cx: Cx) -> Checked {
         (at, CancelCause::Deadline),
         "the instant and the cause"
     );
+    let asked = cx
+        .running(NewRun::new("builder").deadline(at))
+        .await?
+        .lease
+        .run;
+    cx.runs
+        .cancel(asked, &graceful())
+        .await?
+        .applied("a cancel")?;
+    let why = explained(&cx, asked).await?;
+    let [Because::CancelRequested { cancel }, Because::Owned { .. }] = why.because.as_slice()
+    else {
+        return Err(Failure::new(format!(
+            "asked by somebody, and late: saw {:?}",
+            why.because
+        )));
+    };
+    ensure_eq!(cancel.cause, CancelCause::Request, "the cause");
     let in_time = cx
         .create(NewRun::new("builder").deadline(at.saturating_add(LONG)))
         .await?;

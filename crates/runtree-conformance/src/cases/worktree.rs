@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use runtree_repository::id::DirectoryName;
 use runtree_repository::{
     ClaimOf, Claimed, EventKind, HostPath, NewRun, Persistence, WorktreeKey, WorktreeQuery,
     WorktreeSite, WorktreeState,
 };
 
 use crate::context::{Cx, HOST, completed, failed_for_now, only, site, with_attempts};
-use crate::failure::{Checked, Failure, WriteAnswer, ensure, ensure_eq};
+use crate::failure::{Checked, Failure, WriteAnswer, ensure, ensure_eq, ensure_invalid};
 
 pub(crate) async fn a_claim_plans_the_worktree(cx: Cx) -> Checked {
     let run = cx
@@ -343,6 +344,44 @@ pub(crate) async fn paths_of_every_script_survive(cx: Cx) -> Checked {
         claimed.worktree.into_iter().collect::<Vec<_>>(),
         "what is read is what the claim answered"
     );
+    Ok(())
+}
+
+pub(crate) async fn a_root_without_room_for_a_name_is_refused_with_nothing_claimed(
+    cx: Cx,
+) -> Checked {
+    let most = HostPath::MAX_BYTES - DirectoryName::MAX_BYTES;
+    let root = |bytes: usize| HostPath::new(format!("/{}", "x".repeat(bytes - "/".len())));
+    let run = cx
+        .create_with_worktree(with_attempts(9)?, Persistence::Temporary)
+        .await?;
+    let first = cx.claim(run.id).await?;
+    cx.runs.release(first.lease).await?.applied("a release")?;
+    let before = cx.get(run.id).await?;
+    // Whether the run has a worktree there already or not, and whether it needs one at all.
+    let other = cx
+        .create_with_worktree(NewRun::new("builder"), Persistence::Temporary)
+        .await?;
+    let without = cx.create(NewRun::new("builder")).await?;
+    for id in [run.id, other.id, without.id] {
+        let mut claim = cx.claim_of(ClaimOf::Run(id))?;
+        claim.site = Some(WorktreeSite {
+            root: root(most)?,
+            ..site(HOST)?
+        });
+        ensure_invalid(cx.runs.claim(&claim).await, "a root without room")?;
+    }
+    ensure!(cx.get(run.id).await? == before, "the run is as it was");
+    let longest = WorktreeSite {
+        root: root(most - "/".len())?,
+        ..site(HOST)?
+    };
+    let mut claim = cx.claim_of(ClaimOf::Run(other.id))?;
+    claim.site = Some(longest);
+    only(
+        cx.runs.claim(&claim).await?,
+        "a claim with the longest root",
+    )?;
     Ok(())
 }
 

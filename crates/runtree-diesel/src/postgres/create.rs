@@ -7,8 +7,8 @@ use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary};
 use runtree_repository::id::RunId;
 use runtree_repository::{
-    CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, ErrorKind, Fingerprint, Limit,
-    Namespace, RepositoryError, RetryRun, Run, RunSummary, Tag, WantedWorktree, Write,
+    CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, ErrorKind, Fingerprint, Namespace,
+    RepositoryError, RetryRun, Run, RunSummary, Tag, WantedWorktree, Write,
 };
 use serde_json::Value;
 
@@ -90,7 +90,7 @@ impl CreateRuns for PostgresRepository {
     }
 
     async fn create_many(&self, requests: &[CreateRun]) -> Result<Vec<Created>, RepositoryError> {
-        Limit::check_batch("runs", requests.len())?;
+        CreateRun::check_batch(requests)?;
         let checked = requests
             .iter()
             .map(Checked::new)

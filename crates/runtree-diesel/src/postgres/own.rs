@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::{Event, RunStatus, status_word};
 use runtree_repository::{
-    Claim, Claimed, CleanUpWorktrees, Ending, LeaseRef, LeaseTime, Limit, Namespace, Outcome,
-    OwnRuns, ProcessMark, Renewal, RepositoryError, Run, RunSummary, WorktreeQuery, WorktreeRecord,
+    Claim, Claimed, CleanUpWorktrees, Ending, LeaseRef, LeaseTime, Namespace, Outcome, OwnRuns,
+    ProcessMark, Renewal, RepositoryError, Run, RunSummary, WorktreeQuery, WorktreeRecord,
     WorktreeState, Write,
 };
 
@@ -135,7 +135,7 @@ impl OwnRuns for PostgresRepository {
         &self,
         endings: &[Ending],
     ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
-        Limit::check_batch("endings", endings.len())?;
+        Ending::check_batch(endings)?;
         let asked = endings
             .iter()
             .map(Asked::new)

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, EventKind, Limit, RepositoryError,
-    RetryRun, Run, Token, WantedWorktree, Write,
+    CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, EventKind, RepositoryError, RetryRun,
+    Run, Token, WantedWorktree, Write,
 };
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ impl CreateRuns for SqliteRepository {
     }
 
     async fn create_many(&self, requests: &[CreateRun]) -> Result<Vec<Created>, RepositoryError> {
-        Limit::check_batch("runs", requests.len())?;
+        CreateRun::check_batch(requests)?;
         let checked = requests
             .iter()
             .map(|request| Ok((request.clone(), request.run.check()?)))

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use runtree_repository::status::{EndReason, RunStatus};
-use runtree_repository::time::TimeRange;
+use runtree_repository::time::{TimeRange, Timestamp};
 use runtree_repository::{
     Direction, PageRequest, Position, RunFilter, RunOrder, SortKey, SortValue,
 };
@@ -16,6 +16,9 @@ use runtree_repository::{
 use super::sql::{Transaction, plain, run_joins, tags};
 use super::statement::{Statement, Value};
 use crate::row::{run_columns, status};
+
+/// How many tags are asked for one by one. SQLite takes longer to plan a condition for each than to look for them all.
+const MAX_SINGLE_TAGS: usize = 8;
 
 /// What stands for "no value" in an order: before every value.
 const NOTHING: i64 = i64::MIN;
@@ -43,7 +46,7 @@ impl Query {
 pub(super) fn page(filter: &RunFilter, page: &PageRequest, after: Option<&Position>) -> Query {
     let RunOrder { by, direction } = page.order;
     let index = index_in_order(filter, by);
-    let mut shown = Shown::new(filter, false);
+    let mut shown = Shown::new(filter, false, Walked::to(page.order, after));
     let (value, id) = (column(by), "r.id");
     let (beyond, direction) = match direction {
         Direction::Ascending => (">", "ASC"),
@@ -77,7 +80,7 @@ const LIST_JOINS: &str = run_joins!();
 /// A query over all runs of a filter, in no order: `columns` from the run `r`, and what follows the conditions.
 pub(super) fn over_all(filter: &RunFilter, columns: &str, rest: &str) -> Query {
     let (index, by_tags) = index_for_all(filter);
-    let mut shown = Shown::new(filter, by_tags);
+    let mut shown = Shown::new(filter, by_tags, None);
     shown.add(format_args!("{rest}"));
     let start = format!("SELECT {columns} FROM runtree_runs r");
     let joins = if filter.owner.is_some() || filter.owner_host.is_some() {
@@ -192,6 +195,25 @@ fn is_common(filter: &RunFilter) -> bool {
         && ended.is_none()
 }
 
+/// How far the pages before this one have come, in an order by a number.
+///
+/// Of the bounds of one column SQLite takes one to enter the index with: that of a range rather than the place where the last page
+/// ended. So the range itself begins at that place, or each page would walk past all the pages before it.
+#[derive(Clone, Copy)]
+struct Walked {
+    order: RunOrder,
+    value: i64,
+}
+
+impl Walked {
+    fn to(order: RunOrder, after: Option<&Position>) -> Option<Self> {
+        match after?.value {
+            SortValue::Number(number) => number.map(|value| Self { order, value }),
+            SortValue::Text(_) => None,
+        }
+    }
+}
+
 /// The conditions of a filter, of the run `r` and its lease `l`.
 struct Shown {
     conditions: String,
@@ -201,7 +223,7 @@ struct Shown {
 
 impl Shown {
     /// `by_tags` lets the tags say which runs to look at, instead of asking each run for them.
-    fn new(filter: &RunFilter, by_tags: bool) -> Self {
+    fn new(filter: &RunFilter, by_tags: bool, walked: Option<Walked>) -> Self {
         let mut shown = Self {
             conditions: String::new(),
             values: Vec::new(),
@@ -209,8 +231,19 @@ impl Shown {
         };
         shown.words(filter);
         shown.owners(filter);
-        for tag in filter.tags.iter().flatten() {
-            let tag = shown.value(tag.as_str().to_owned().into());
+        let mut tags: Vec<&str> = filter.tags.iter().flatten().map(AsRef::as_ref).collect();
+        if tags.len() > MAX_SINGLE_TAGS {
+            // One tag says which runs to look at, or none; all of them are asked for in one condition.
+            let number = shown.value(Value::count(tags.len()));
+            let all = shown.value(serde_json::json!(tags).to_string().into());
+            tags.truncate(usize::from(by_tags));
+            shown.add(format_args!(
+                " AND (SELECT count(*) FROM runtree_run_tags t WHERE t.namespace = ?1 AND t.run_id = r.id \
+                 AND t.tag IN (SELECT value FROM json_each({all}))) = {number}"
+            ));
+        }
+        for tag in tags {
+            let tag = shown.value(tag.to_owned().into());
             if by_tags {
                 shown.add(format_args!(
                     " AND r.id IN (SELECT run_id FROM runtree_run_tags WHERE namespace = ?1 AND tag = {tag})"
@@ -221,9 +254,10 @@ impl Shown {
                 ));
             }
         }
-        shown.within("r.created_at", filter.created);
-        shown.within("r.order_started", filter.started);
-        shown.within("r.order_ended", filter.ended);
+        let walked = |by| walked.filter(|walked| walked.order.by == by);
+        shown.within("r.created_at", filter.created, walked(SortKey::Created));
+        shown.within("r.order_started", filter.started, walked(SortKey::Started));
+        shown.within("r.order_ended", filter.ended, walked(SortKey::Ended));
         for (name, wanted) in filter.metadata.iter().flatten() {
             let name = shown.value(name.clone().into());
             let wanted = shown.value(wanted.as_ref().map(ToString::to_string).into());
@@ -299,16 +333,27 @@ impl Shown {
         }
     }
 
-    fn within(&mut self, column: &str, range: Option<TimeRange>) {
+    fn within(&mut self, column: &str, range: Option<TimeRange>, walked: Option<Walked>) {
         let Some(range) = range else { return };
         // A range without bounds still asks for an instant.
         self.add(format_args!(" AND {column} > {NOTHING}"));
-        if let Some(start) = range.start() {
-            let start = self.value(start.as_unix_micros().into());
+        let mut start = range.start().map(Timestamp::as_unix_micros);
+        let mut end = range.end().map(Timestamp::as_unix_micros);
+        if let Some(Walked { order, value }) = walked {
+            match order.direction {
+                Direction::Ascending => start = Some(start.map_or(value, |start| start.max(value))),
+                Direction::Descending => {
+                    let after = value.saturating_add(1);
+                    end = Some(end.map_or(after, |end| end.min(after)));
+                }
+            }
+        }
+        if let Some(start) = start {
+            let start = self.value(start.into());
             self.add(format_args!(" AND {column} >= {start}"));
         }
-        if let Some(end) = range.end() {
-            let end = self.value(end.as_unix_micros().into());
+        if let Some(end) = end {
+            let end = self.value(end.into());
             self.add(format_args!(" AND {column} < {end}"));
         }
     }
@@ -323,5 +368,44 @@ impl Shown {
             values: self.values,
             is_common: self.is_common,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_page_of_a_range_begins_where_the_last_page_ended() {
+        let at = |micros| Timestamp::from_unix_micros(micros).unwrap();
+        let range = TimeRange::between(at(1_000), at(9_000)).unwrap();
+        let filter = RunFilter::new().created(range);
+        let after = Position {
+            value: SortValue::Number(Some(5_000)),
+            id: "run_01h455vb4pex5vsknk084sn02q".parse().unwrap(),
+        };
+        let bounds = |order, after| {
+            let request = PageRequest {
+                order,
+                ..PageRequest::default()
+            };
+            let values = super::page(&filter, &request, after).values;
+            let instants = values.iter().filter_map(|value| match value {
+                Value::Int(number) => number.filter(|number| *number > 999),
+                Value::Text(_) | Value::Bytes(_) => None,
+            });
+            // The first two are the bounds of the range; the place itself follows.
+            instants.take(2).collect::<Vec<_>>()
+        };
+        let (up, down) = (
+            RunOrder::ascending(SortKey::Created),
+            RunOrder::descending(SortKey::Created),
+        );
+        assert_eq!(bounds(down, None), [1_000, 9_000]);
+        assert_eq!(bounds(down, Some(&after)), [1_000, 5_001]);
+        assert_eq!(bounds(up, Some(&after)), [5_000, 9_000]);
+        // The range of another column than that of the order stays as it is.
+        let started = RunOrder::descending(SortKey::Started);
+        assert_eq!(bounds(started, Some(&after)), [1_000, 9_000]);
     }
 }

@@ -166,6 +166,11 @@ impl SqliteBuilder {
     ///
     /// A file with a host's own tables is welcome: all names here begin with `runtree_`.
     ///
+    /// Steps of the schema hold the file's write lock while they are applied. The one to version 2 builds an index for each order of
+    /// lists and takes about 30 microseconds for each run: half a minute for a million, in which the writes of other processes wait,
+    /// and give up after their [`patience`](Self::patience). Where that is too long, upgrade while nobody else has the file open, or
+    /// delete ended runs before with [`delete_ended`](runtree_repository::RetainRuns::delete_ended).
+    ///
     /// # Errors
     /// - [`ErrorKind::Configuration`]: the directory is missing, or the file is no SQLite database.
     /// - [`ErrorKind::ReadOnly`]: the file or its directory may not be written.

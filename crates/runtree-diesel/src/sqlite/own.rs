@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::Event;
 use runtree_repository::{
-    Claim, ClaimOf, Claimed, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime, Limit, Outcome,
-    OwnRuns, ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey,
-    WorktreeRecord, WorktreeSite, Write,
+    Claim, ClaimOf, Claimed, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime, Outcome, OwnRuns,
+    ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey, WorktreeRecord,
+    WorktreeSite, Write,
 };
 use serde_json::json;
 
@@ -83,10 +83,7 @@ impl OwnRuns for SqliteRepository {
         &self,
         endings: &[Ending],
     ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
-        Limit::check_batch("endings", endings.len())?;
-        endings
-            .iter()
-            .try_for_each(|ending| ending.outcome.check())?;
+        Ending::check_batch(endings)?;
         if endings.is_empty() {
             return Ok(Vec::new());
         }

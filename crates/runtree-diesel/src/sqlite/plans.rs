@@ -231,6 +231,10 @@ fn filters() -> Vec<(&'static str, RunFilter)> {
         ("owner", new().owner(ids.owner_id().unwrap())),
         ("owner's host", new().owner_host(host())),
         ("tags", new().tag(tag("a")).tag(tag("b"))),
+        (
+            "many tags",
+            (0..9).fold(new(), |all, n| all.tag(tag(&format!("t{n}")))),
+        ),
         ("metadata", new().metadata_key("a").metadata("b", 1)),
         ("created", new().created(day)),
         ("started", new().started(day)),

@@ -2,6 +2,9 @@
 //!
 //! SQLite keeps a number for each connection that moves when another connection has written. A thread looks at it while somebody
 //! waits, and ends when nobody does. The connection stays, so that a change between two waits is seen by the second one.
+//!
+//! The number tells of the writes of this process too, and not which. So whoever waits is woken a second time by a write that was
+//! told already, and once by what was not worth telling, such as a heartbeat. That is allowed: being told is a hint.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -27,6 +30,8 @@ pub(super) struct Watch {
     /// Tells the thread that nobody waits any more.
     left: Condvar,
     file: Mutex<File>,
+    /// Starts the thread.
+    start: fn(Arc<Watch>) -> Result<(), RepositoryError>,
 }
 
 #[derive(Default)]
@@ -57,19 +62,7 @@ impl WatchRuns for SqliteRepository {
         seen: ChangeMark,
         wait: Duration,
     ) -> Result<ChangeMark, RepositoryError> {
-        let watch = &self.store.watch;
-        let mut changes = watch.changes.subscribe();
-        let now = *changes.borrow_and_update();
-        if now > seen.get() || wait.is_zero() {
-            return Ok(ChangeMark::new(now.max(seen.get())));
-        }
-        let caller = Caller::enter(watch)?;
-        let news = changes.wait_for(|count| *count > seen.get());
-        let told = match tokio::time::timeout(wait, news).await {
-            Ok(told) => told.map_or(seen.get(), |count| *count),
-            Err(_) => seen.get(),
-        };
-        drop(caller);
+        let told = self.store.watch.wait(seen.get(), wait).await;
         Ok(ChangeMark::new(told))
     }
 }
@@ -77,6 +70,18 @@ impl WatchRuns for SqliteRepository {
 impl Watch {
     /// Takes a connection of its own; `alive` closes when the connection is closed.
     pub(super) fn new(connection: SqliteConnection, alive: mpsc::Receiver<Infallible>) -> Self {
+        Self::started_by(
+            |watch| spawn("watch", move || watch.look()),
+            connection,
+            alive,
+        )
+    }
+
+    fn started_by(
+        start: fn(Arc<Self>) -> Result<(), RepositoryError>,
+        connection: SqliteConnection,
+        alive: mpsc::Receiver<Infallible>,
+    ) -> Self {
         let mut file = File {
             connection,
             version: None,
@@ -91,6 +96,54 @@ impl Watch {
             waiting: Mutex::default(),
             left: Condvar::new(),
             file: Mutex::new(file),
+            start,
+        }
+    }
+
+    /// Waits until more changes were counted than were seen, at the latest until `wait` is over; answers how many.
+    ///
+    /// While the thread that looks at the file cannot be started, it is tried again and again: the writes of this process are told
+    /// all the same, and those of others once there is a thread, or when the wait is over.
+    async fn wait(self: &Arc<Self>, seen: u64, wait: Duration) -> u64 {
+        let mut changes = self.changes.subscribe();
+        let now = *changes.borrow_and_update();
+        if now > seen || wait.is_zero() {
+            return now.max(seen);
+        }
+        let _caller = Caller::enter(self);
+        // None of a wait that no clock of ours reaches the end of.
+        let until = tokio::time::Instant::now().checked_add(wait);
+        loop {
+            let is_looked_at = self.start_looking();
+            let left = until.map_or(wait, |until| {
+                until.saturating_duration_since(tokio::time::Instant::now())
+            });
+            let turn = if is_looked_at {
+                left
+            } else {
+                left.min(INTERVAL)
+            };
+            let news = changes.wait_for(|count| *count > seen);
+            match tokio::time::timeout(turn, news).await {
+                Ok(told) => return told.map_or(seen, |count| *count),
+                Err(_) if turn == left => return seen,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Starts the thread that looks at the file unless there is one; tells whether there is one.
+    fn start_looking(self: &Arc<Self>) -> bool {
+        if std::mem::replace(&mut self.waiting().has_thread, true) {
+            return true;
+        }
+        match (self.start)(Arc::clone(self)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "nobody looks for the writes of other processes");
+                self.waiting().has_thread = false;
+                false
+            }
         }
     }
 
@@ -147,20 +200,9 @@ struct Caller<'w> {
 }
 
 impl<'w> Caller<'w> {
-    fn enter(watch: &'w Arc<Watch>) -> Result<Self, RepositoryError> {
-        let mut waiting = watch.waiting();
-        waiting.callers += 1;
-        let needs_thread = !std::mem::replace(&mut waiting.has_thread, true);
-        drop(waiting);
-        let caller = Self { watch };
-        if needs_thread {
-            let thread = Arc::clone(watch);
-            if let Err(error) = spawn("watch", move || thread.look()) {
-                watch.waiting().has_thread = false;
-                return Err(error);
-            }
-        }
-        Ok(caller)
+    fn enter(watch: &'w Arc<Watch>) -> Self {
+        watch.waiting().callers += 1;
+        Self { watch }
     }
 }
 
@@ -171,5 +213,63 @@ impl Drop for Caller<'_> {
         if waiting.callers == 0 {
             self.watch.left.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use diesel::Connection as _;
+    use diesel::connection::SimpleConnection as _;
+    use runtree_repository::ErrorKind;
+
+    use super::*;
+
+    /// Longer than any test waits.
+    const LONG: Duration = Duration::from_secs(300);
+
+    fn no_thread() -> RepositoryError {
+        RepositoryError::new(ErrorKind::Unavailable, "no thread")
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_does_not_fail_who_waits() {
+        let connection = SqliteConnection::establish(":memory:").unwrap();
+        let watch = Watch::started_by(|_| Err(no_thread()), connection, mpsc::channel(1).1);
+        let watch = Arc::new(watch);
+        block_on(async {
+            assert_eq!(watch.wait(1, Duration::from_millis(1)).await, 1);
+            // What this process writes is told all the same.
+            let waits = watch.wait(1, LONG);
+            let tells = async { watch.tell() };
+            assert_eq!(tokio::join!(waits, tells).0, 2);
+        });
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_tried_again_while_somebody_waits() {
+        static STARTS: AtomicU32 = AtomicU32::new(0);
+        fn second_time(watch: Arc<Watch>) -> Result<(), RepositoryError> {
+            match STARTS.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(no_thread()),
+                _ => spawn("watch", move || watch.look()),
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("runs.db");
+        let connect = || SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        let mut other = connect();
+        let watch = Watch::started_by(second_time, connect(), mpsc::channel(1).1);
+        other.batch_execute("CREATE TABLE t (a)").unwrap();
+        assert_eq!(block_on(Arc::new(watch).wait(1, LONG)), 2);
+        assert_eq!(STARTS.load(Ordering::Relaxed), 2);
     }
 }

@@ -125,7 +125,7 @@ impl CreateRuns for MemoryRepository {
     }
 
     async fn create_many(&self, requests: &[CreateRun]) -> Result<Vec<Created>, RepositoryError> {
-        Limit::check_batch("runs", requests.len())?;
+        CreateRun::check_batch(requests)?;
         let checked = requests
             .iter()
             .map(|request| Ok((request, request.run.check()?)))
@@ -243,10 +243,7 @@ impl OwnRuns for MemoryRepository {
         &self,
         endings: &[Ending],
     ) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
-        Limit::check_batch("endings", endings.len())?;
-        endings
-            .iter()
-            .try_for_each(|ending| ending.outcome.check())?;
+        Ending::check_batch(endings)?;
         Ok(self.write(|tables, now| {
             let end = |ending: &Ending| {
                 let ended = tables.end(ending.lease, &ending.outcome, now);

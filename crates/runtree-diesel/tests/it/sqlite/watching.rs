@@ -31,7 +31,7 @@ async fn a_write_of_the_same_handle_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn reads_refusals_and_heartbeats_are_no_news() {
+async fn reads_refusals_and_heartbeats_are_not_told_by_who_made_them() {
     let directory = tempfile::tempdir().unwrap();
     let runs = SqliteRepository::open(directory.path().join("runs.db"))
         .await

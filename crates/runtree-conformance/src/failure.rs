@@ -26,7 +26,7 @@ impl Failure {
     }
 
     /// Says after what it was noticed.
-    pub(crate) fn after(mut self, what: String) -> Self {
+    pub(crate) fn after(mut self, what: &str) -> Self {
         self.message = format!("after {what}: {}", self.message);
         self
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use runtree_repository::id::RunId;
 use runtree_repository::status::{EndReason, RunStatus};
-use runtree_repository::time::TimeRange;
+use runtree_repository::time::{TimeRange, Timestamp};
 use runtree_repository::{
     Direction, Explanation, Limit, Measure, Run, RunFilter, RunOrder, RunStatistics, RunSummary,
     SortKey, Surroundings, UserId,
@@ -140,7 +140,7 @@ impl World {
         order: RunOrder,
         limit: Limit,
     ) -> Vec<Vec<RunSummary>> {
-        let mut runs: Vec<((Option<i64>, String), RunId, &Run)> = self
+        let mut runs: Vec<(Place, RunId, &Run)> = self
             .shown(shows)
             .into_iter()
             .map(|run| (place(order.by, run), run.id, run))
@@ -174,7 +174,7 @@ impl World {
                 .entry(run.workflow.clone())
                 .or_default() += 1;
         }
-        let since = |from: Option<_>, to: Option<runtree_repository::time::Timestamp>| {
+        let since = |from: Option<_>, to: Option<Timestamp>| {
             to.zip(from).and_then(|(to, from)| to.duration_since(from))
         };
         let durations = runs
@@ -228,9 +228,12 @@ impl World {
     }
 }
 
-/// What a run is sorted by: a number or a text, and nothing before everything.
-fn place(by: SortKey, run: &Run) -> (Option<i64>, String) {
-    let at = |at: Option<runtree_repository::time::Timestamp>| at.map(|at| at.as_unix_micros());
+/// A number or a text; none is before every number.
+type Place = (Option<i64>, String);
+
+/// What a run is sorted by.
+fn place(by: SortKey, run: &Run) -> Place {
+    let at = |at: Option<Timestamp>| at.map(Timestamp::as_unix_micros);
     let small = |number: u64| i64::try_from(number).ok();
     let number = match by {
         SortKey::Created => at(Some(run.created_at)),

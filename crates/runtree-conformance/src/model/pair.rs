@@ -21,7 +21,7 @@ use super::step::{
     RetryDraft, RunPick, Said, Step, StopDraft, Wanted, When,
 };
 use super::timeless::Timeless;
-use super::world::World;
+use super::world::{Record, World};
 use crate::backend::ClockSource;
 use crate::context::{self, LONG, SHORT};
 use crate::failure::{Checked, Failure};
@@ -90,10 +90,10 @@ impl Pair {
                 Ok::<_, Failure>(())
             };
             made.await
-                .map_err(|failure| failure.after(format!("step {number}, {step:?}")))?;
+                .map_err(|failure| failure.after(&format!("step {number}, {step:?}")))?;
         }
         let looked = self.look_around().await;
-        looked.map_err(|failure| failure.after("the last step".to_owned()))
+        looked.map_err(|failure| failure.after("the last step"))
     }
 
     /// Makes a step on both.
@@ -503,7 +503,7 @@ impl Pair {
             .await?;
         // The detail is for people.
         seen.iter_mut().for_each(|event| event.detail = None);
-        let events = record.map(|record| record.events()).unwrap_or_default();
+        let events = record.map(Record::events).unwrap_or_default();
         self.agree(&format!("the events of {id}"), seen, events)?;
         let mut seen = self.again.worktrees(&WorktreeQuery::Run(id)).await?;
         let mut worktrees = record
@@ -556,7 +556,11 @@ impl Pair {
             .iter()
             .map(|record| record.run.id)
             .collect();
-        let from = if of.0 % 8 == 0 { &self.known } else { &there };
+        let from = if of.0.is_multiple_of(8) {
+            &self.known
+        } else {
+            &there
+        };
         let at = usize::from(of.0) % from.len().max(1);
         match from.get(at) {
             Some(id) => Ok(*id),

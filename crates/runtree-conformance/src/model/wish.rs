@@ -203,7 +203,7 @@ impl World {
             UsageChange::Add(more) => sum(&[run.summary.usage, more]),
         };
         if let Change::Set(commit) = &annotation.last_commit {
-            run.summary.facts.last_commit = Some(commit.clone());
+            run.summary.facts.last_commit = Some(*commit);
         }
         if *run == before {
             return Write::Already(before);

@@ -389,7 +389,7 @@ mod tests {
                 order,
                 ..PageRequest::default()
             };
-            let values = super::page(&filter, &request, after).values;
+            let values = page(&filter, &request, after).values;
             let instants = values.iter().filter_map(|value| match value {
                 Value::Int(number) => number.filter(|number| *number > 999),
                 Value::Text(_) | Value::Bytes(_) => None,

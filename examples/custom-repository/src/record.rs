@@ -402,13 +402,21 @@ impl Record {
     /// Takes the run away from its owner, whose token is old from now on.
     pub(crate) fn rescue(&mut self, now: Timestamp) {
         self.run.summary.token = self.run.token.next();
-        self.tell(EventKind::Rescued, now, None);
-        if self.run.cancel.is_some() {
-            self.stop(Event::RescueKilled, now);
+        let (event, to) = if self.run.cancel.is_some() {
+            (Event::RescueKilled, self.cause().end_reason().status())
         } else if self.run.attempts < self.run.max_attempts.get() {
-            self.wait(Event::RescuePending, now);
+            (Event::RescuePending, Some(RunStatus::Pending))
         } else {
-            self.finish(Event::RescueLost, EndReason::Lost, now);
+            (Event::RescueLost, Some(RunStatus::Failed))
+        };
+        let detail = to.map(|to| json!({ "to": to.as_str() }));
+        self.tell(EventKind::Rescued, now, detail);
+        if event == Event::RescueKilled {
+            self.stop(event, now);
+        } else if event == Event::RescuePending {
+            self.wait(event, now);
+        } else {
+            self.finish(event, EndReason::Lost, now);
         }
     }
 

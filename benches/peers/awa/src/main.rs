@@ -65,8 +65,11 @@ fn client(pool: &PgPool, done: Arc<AtomicU64>) -> Client {
 async fn round(pool: &PgPool, orders: &Orders) -> Round {
     let alone = create(pool, orders.alone, 1).await;
     let together = create(pool, orders.together, Orders::CALLERS).await;
-    for _ in 0..orders.more.div_ceil(1_000) {
-        let jobs = (0..orders.more.min(1_000)).map(|_| InsertParams {
+    let mut more = orders.more;
+    while more > 0 {
+        let some = more.min(1_000);
+        more -= some;
+        let jobs = (0..some).map(|_| InsertParams {
             kind: Bench::kind().to_owned(),
             args: serde_json::from_str(INPUT).expect("because it is JSON"),
             opts: opts(),

@@ -69,8 +69,11 @@ fn options(orders: &Orders) -> WorkerOptions {
 async fn round(utils: &WorkerUtils, client: &tokio_postgres::Client, orders: &Orders) -> Round {
     let alone = create(utils, orders.alone, 1).await;
     let together = create(utils, orders.together, Orders::CALLERS).await;
-    for _ in 0..orders.more.div_ceil(1_000) {
-        let jobs = (0..orders.more.min(1_000)).map(|_| RawJobSpec {
+    let mut more = orders.more;
+    while more > 0 {
+        let some = more.min(1_000);
+        more -= some;
+        let jobs = (0..some).map(|_| RawJobSpec {
             identifier: "bench".to_owned(),
             payload: serde_json::from_str(INPUT).expect("because it is JSON"),
             spec: JobSpec::default(),

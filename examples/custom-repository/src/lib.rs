@@ -23,16 +23,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use runtree_repository::id::{IdEnding, Lookup, RunId};
+use runtree_repository::status::RunStatus;
 use runtree_repository::time::{Clock, Timestamp};
 use runtree_repository::{
     AnnotateRuns, Annotation, CancelRequest, Capabilities, ChangeMark, Claim, Claimed,
     CleanUpWorktrees, CleanupClaim, CleanupLease, CleanupOutcome, CleanupRef, CleanupTask,
-    CreateRun, CreateRuns, Created, Durability, Ending, EventKind, EventNumber, Explanation,
-    HostName, HostPath, IdempotencyKey, Lease, LeaseRef, LeaseTime, Limit, Measure, Namespace,
-    Outcome, Overdue, OwnRuns, PageRequest, Position, ProcessMark, ReadRuns, Renewal, Rescue,
-    RescueRuns, Rescued, RetainRuns, Retention, RetryRun, Run, RunEvent, RunFilter, RunPage,
-    RunRepository, RunStatistics, RunSummary, Sharing, StopRuns, Usage, WatchRuns, WorktreeQuery,
-    WorktreeRecord, WorktreeState, Write,
+    CreateRun, CreateRuns, Created, Durability, Ending, ErrorKind, EventKind, EventNumber,
+    Explanation, HostName, HostPath, IdempotencyKey, Lease, LeaseRef, LeaseTime, Limit, Measure,
+    Namespace, Outcome, Overdue, OwnRuns, PageRequest, Position, ProcessMark, ReadRuns, Renewal,
+    RepositoryError, Rescue, RescueRuns, Rescued, RetainRuns, Retention, RetryRun, Run, RunEvent,
+    RunFilter, RunPage, RunRepository, RunStatistics, RunSummary, Sharing, StopRuns, Usage,
+    WatchRuns, WorktreeQuery, WorktreeRecord, WorktreeState, Write,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -84,6 +85,20 @@ impl RedbRepository {
     pub fn with_namespace(&self, namespace: Namespace) -> Self {
         let store = Arc::clone(&self.store);
         Self { namespace, store }
+    }
+
+    /// Overwrites the status of a run, as a newer version of a program that shares the file may: for tests of what becomes of it.
+    ///
+    /// # Errors
+    /// What the store cannot do; [`ErrorKind::InvalidInput`] when there is no such run.
+    pub fn overwrite_status(&self, id: RunId, status: RunStatus) -> Answer<()> {
+        self.write(|records| {
+            let mut record = records.get(id)?.ok_or_else(|| {
+                RepositoryError::new(ErrorKind::InvalidInput, format!("there is no run {id}"))
+            })?;
+            record.run.summary.status = status;
+            records.put(&record)
+        })
     }
 
     fn read<A>(
@@ -139,7 +154,7 @@ impl CreateRuns for RedbRepository {
     }
 
     async fn create_many(&self, requests: &[CreateRun]) -> Answer<Vec<Created>> {
-        Limit::check_batch("runs", requests.len())?;
+        CreateRun::check_batch(requests)?;
         let wanted = requests.iter().map(|request| request.run.check());
         let wanted = wanted.collect::<Answer<Vec<_>>>()?;
         self.write(|records| {
@@ -282,7 +297,7 @@ impl OwnRuns for RedbRepository {
     }
 
     async fn end_many(&self, endings: &[Ending]) -> Answer<Vec<Write<RunSummary>>> {
-        Limit::check_batch("endings", endings.len())?;
+        Ending::check_batch(endings)?;
         endings
             .iter()
             .try_for_each(|ending| ending.outcome.check())?;

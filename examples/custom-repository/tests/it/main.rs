@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use custom_repository::RedbRepository;
 use runtree_conformance::model::{Plan, check};
 use runtree_conformance::{Backend, BackendError, ClockSource, Declaration};
+use runtree_repository::id::RunId;
+use runtree_repository::status::{RunStatus, Word};
 use runtree_repository::time::ManualClock;
 use runtree_repository::{Capabilities, Durability, DynRunRepository, Namespace, Sharing};
 use tempfile::TempDir;
@@ -18,7 +20,7 @@ impl Backend for Redb {
 
     fn declaration(&self) -> Declaration {
         let capabilities = Capabilities::new(Durability::Full, Sharing::Process);
-        Declaration::new(capabilities, ClockSource::Passed)
+        Declaration::new(capabilities, ClockSource::Passed).writes_foreign_words()
     }
 
     async fn make(&self, clock: ManualClock) -> Result<Self::Store, BackendError> {
@@ -33,6 +35,17 @@ impl Backend for Redb {
         namespace: &Namespace,
     ) -> Result<DynRunRepository, BackendError> {
         Ok(Arc::new(store.with_namespace(namespace.clone())))
+    }
+
+    async fn write_status(
+        &self,
+        (store, _): &Self::Store,
+        namespace: &Namespace,
+        run: RunId,
+        status: &Word,
+    ) -> Result<(), BackendError> {
+        let handle = store.with_namespace(namespace.clone());
+        Ok(handle.overwrite_status(run, RunStatus::from_stored(status.as_str())?)?)
     }
 }
 

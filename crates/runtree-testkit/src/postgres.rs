@@ -22,6 +22,8 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -52,8 +54,20 @@ unix_socket_permissions = 0700
 timezone = '<+0545>-05:45'
 ";
 
+/// What the socket's name ends with, where the server has no port.
+const SOCKET_PORT: u16 = 5432;
+
 /// Longest path a Unix socket may have, in bytes, on the strictest system (macOS).
 const SOCKET_PATH_MAX: usize = 103;
+
+/// What a server shows to those who connect over TLS, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerCertificate {
+    /// The certificate, and those between it and its authority.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
 
 /// A running PostgreSQL server whose databases are thrown away.
 ///
@@ -91,20 +105,35 @@ impl TestPostgres {
     ///
     /// When there is no server program, or it does not start.
     pub fn start() -> Self {
+        Self::start_cluster(|cluster| cluster.start_server())
+    }
+
+    /// Starts a cluster of its own, as [`start`](Self::start), that is reached over a port of the loopback address as well: with TLS where
+    /// there is a certificate, without any where there is none.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start), and when no port is found.
+    pub fn start_on_loopback(certificate: Option<&ServerCertificate>) -> Self {
+        Self::start_cluster(|cluster| cluster.start_on_loopback(certificate))
+    }
+
+    fn start_cluster(start: impl FnOnce(&mut Cluster)) -> Self {
         let programs = server_programs().unwrap_or_else(|| panic!("{MISSING}"));
         let account = Account::unprivileged();
         let root = account.private_directory();
-        let cluster = Cluster {
+        let mut cluster = Cluster {
             programs,
             account,
             root,
+            port: SOCKET_PORT,
         };
         // Before anything runs: from here on the directory goes even if this process is killed.
         let keeper = cluster.keeper();
         cluster.initialise();
-        cluster.start_server();
+        start(&mut cluster);
         Self {
-            base: BaseUrl::of_socket(&cluster.socket_directory()),
+            base: BaseUrl::of_socket(&cluster.socket_directory(), cluster.port),
             psql: cluster.programs.join("psql"),
             cluster: Some(cluster),
             keeper: Mutex::new(keeper),
@@ -131,6 +160,15 @@ impl TestPostgres {
     /// Answers the URL of `database` on this server, as `tokio-postgres`, libpq and `psql` read it.
     pub fn url(&self, database: &str) -> String {
         self.base.with_database(database)
+    }
+
+    /// Answers the port of [`start_on_loopback`](Self::start_on_loopback).
+    ///
+    /// # Panics
+    ///
+    /// When this server was given.
+    pub fn port(&self) -> u16 {
+        self.own_cluster().port
     }
 
     /// Creates an empty database that no other test has and answers its URL.
@@ -212,6 +250,8 @@ struct Cluster {
     programs: PathBuf,
     account: Account,
     root: PathBuf,
+    /// What the socket's name ends with, and where the server is on the network, if it is.
+    port: u16,
 }
 
 impl Cluster {
@@ -257,6 +297,11 @@ impl Cluster {
             "{SETTINGS}unix_socket_directories = '{}'\n",
             self.socket_directory().display()
         );
+        self.set(&settings);
+    }
+
+    /// Adds settings; the last of a name is the one that counts.
+    fn set(&self, settings: &str) {
         OpenOptions::new()
             .append(true)
             .open(self.data_directory().join("postgresql.conf"))
@@ -264,7 +309,46 @@ impl Cluster {
             .expect("initdb leaves a configuration to add to");
     }
 
+    /// Starts on a port that nobody has, which another may take in between: then on another.
+    fn start_on_loopback(&mut self, certificate: Option<&ServerCertificate>) {
+        if let Some(ServerCertificate { certificate, key }) = certificate {
+            self.place("server.crt", certificate);
+            self.place("server.key", key);
+            self.set("ssl = on\n");
+        }
+        self.set("listen_addresses = '127.0.0.1'\n");
+        let mut tries = 5;
+        loop {
+            // It is given back as soon as it is known.
+            let found = TcpListener::bind(("127.0.0.1", 0)).and_then(|found| found.local_addr());
+            self.port = found.expect("the loopback address has ports").port();
+            self.set(&format!("port = {}\n", self.port));
+            tries -= 1;
+            match self.try_start() {
+                Ok(()) => return,
+                Err(why) => assert!(tries > 0, "{why}"),
+            }
+        }
+    }
+
+    /// Puts a file into the data directory that only the server can read, as it demands for keys.
+    fn place(&self, name: &str, text: &str) {
+        let path = self.data_directory().join(name);
+        let placed = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()));
+        placed.expect("the data directory can be written");
+        self.account.give(&path);
+    }
+
     fn start_server(&self) {
+        self.try_start().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    fn try_start(&self) -> Result<(), String> {
         let status = self
             .command("pg_ctl")
             .args(["start", "-w", "-s", "-t", "60", "-D"])
@@ -276,11 +360,13 @@ impl Cluster {
             .stderr(Stdio::null())
             .status()
             .expect("pg_ctl runs: it stands beside initdb");
-        assert!(
-            status.success(),
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!(
             "PostgreSQL does not start ({status}):\n{}",
             fs::read_to_string(self.log()).unwrap_or_default()
-        );
+        ))
     }
 
     fn stop_server(&self, mode: &str) {
@@ -398,17 +484,21 @@ impl Account {
             .expect("a temporary directory can be made")
             // The keeper removes it, for it also lives when this process was killed.
             .keep();
-        let socket = root.join(".s.PGSQL.5432");
+        let socket = root.join(".s.PGSQL.65535");
         assert!(
             socket.as_os_str().len() <= SOCKET_PATH_MAX,
             "the temporary directory's path is too long for a socket: {}",
             socket.display()
         );
-        if let Some((uid, gid)) = self.switch_to {
-            std::os::unix::fs::chown(&root, Some(uid), Some(gid))
-                .expect("root can give a directory away");
-        }
+        self.give(&root);
         root
+    }
+
+    fn give(&self, path: &Path) {
+        if let Some((uid, gid)) = self.switch_to {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                .expect("root can give its own away");
+        }
     }
 }
 
@@ -425,14 +515,19 @@ struct BaseUrl {
 }
 
 impl BaseUrl {
-    fn of_socket(directory: &Path) -> Self {
+    fn of_socket(directory: &Path, port: u16) -> Self {
         let host = percent_encoded(
             directory
                 .to_str()
                 .expect("the temporary directory is UTF-8"),
         );
+        let port = if port == SOCKET_PORT {
+            String::new()
+        } else {
+            format!(":{port}")
+        };
         Self {
-            before_database: format!("postgres://{ROLE}@{host}/"),
+            before_database: format!("postgres://{ROLE}@{host}{port}/"),
             query: String::new(),
         }
     }

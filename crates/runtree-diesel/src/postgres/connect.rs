@@ -1,5 +1,6 @@
 //! Connections: how one is made, what it is set to, and what its failures mean.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use runtree_repository::{ErrorKind, RepositoryError};
 use tokio_postgres::config::{Config, Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{Connection, NoTls, Socket};
+use tokio_postgres::{Client, NoTls};
 
 use super::statement::Statement;
+use super::tls::{Dial, Messages, Over};
 use super::{error, schema};
 
 #[derive(QueryableByName)]
@@ -36,19 +37,21 @@ pub(super) struct Connector {
     target: String,
     settings: String,
     connect_timeout: Duration,
+    dial: Arc<dyn Dial>,
     /// Why nothing may be written, once that is known.
     read_only: Arc<OnceLock<String>>,
 }
 
 impl Connector {
-    /// Reads the URL, without connecting.
+    /// Reads the URL, without connecting. `tls` is the host's, if it gave any.
     pub(super) fn new(
         url: &str,
         schema: Option<&str>,
+        tls: Option<Arc<dyn Dial>>,
         connect_timeout: Duration,
         busy_timeout: Duration,
     ) -> Result<Self, RepositoryError> {
-        let mut config = parse(url)?;
+        let mut config = parse(url, tls.is_some())?;
         config.connect_timeout(connect_timeout);
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(NETWORK_TIMEOUT);
@@ -63,6 +66,7 @@ impl Connector {
             target,
             settings: settings(schema, busy_timeout),
             connect_timeout,
+            dial: tls.unwrap_or_else(|| Arc::new(Over(NoTls))),
             read_only: Arc::default(),
         })
     }
@@ -83,17 +87,20 @@ impl Connector {
     }
 
     /// Connects for listening: the driver's own two halves, set up as every other connection.
-    pub(super) async fn listen(
-        &self,
-    ) -> Result<(tokio_postgres::Client, Connection<Socket, NoTlsStream>), RepositoryError> {
-        let connecting = tokio::time::timeout(self.connect_timeout, self.config.connect(NoTls));
-        match connecting.await {
+    pub(super) async fn listen(&self) -> Result<(Client, Messages), RepositoryError> {
+        let connecting = self.dial.listen(&self.config);
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(connected) => connected.map_err(|error| self.refused(error)),
             Err(_) => Err(RepositoryError::new(
                 ErrorKind::Unavailable,
                 format!("{} did not answer", self.target),
             )),
         }
+    }
+
+    /// What the URL says, and what every connection has beside that.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The statements that set a connection up.
@@ -125,27 +132,25 @@ impl Connector {
     }
 
     async fn connect_unbounded(&self) -> Result<AsyncPgConnection, RepositoryError> {
-        let (client, connection) = self
-            .config
-            .connect(NoTls)
-            .await
-            .map_err(|error| self.refused(error))?;
-        self.check_server(&connection)?;
-        let doing = || format!("set up a connection to {}", self.target);
-        let mut connection = AsyncPgConnection::try_from_client_and_connection(client, connection)
-            .await
-            .map_err(|failure| {
-                RepositoryError::new(ErrorKind::Unavailable, format!("failed to {}", doing()))
-                    .with_source(failure)
-            })?;
+        let mut connection = self.dial.establish(self).await?;
         // As many texts as there are statements; the default limit must not push one out.
         connection.set_prepared_statement_cache_size(diesel::connection::CacheSize::Unbounded);
         connection
             .batch_execute(&self.settings)
             .await
-            .map_err(|failure| error::classified(failure, &doing()))?;
+            .map_err(|failure| error::classified(failure, &self.setting_up()))?;
         self.check_language(&mut connection).await?;
         Ok(connection)
+    }
+
+    fn setting_up(&self) -> String {
+        format!("set up a connection to {}", self.target)
+    }
+
+    /// What it means that a connection was lost before it was set up.
+    pub(super) fn not_set_up(&self, failure: diesel::ConnectionError) -> RepositoryError {
+        let message = format!("failed to {}", self.setting_up());
+        RepositoryError::new(ErrorKind::Unavailable, message).with_source(failure)
     }
 
     /// Refuses a server that tells its errors in another language: they could not be told apart, since Diesel hands their texts on and
@@ -180,10 +185,10 @@ impl Connector {
         ))
     }
 
-    /// Refuses servers on which the statements mean something else; all from what the server says at the start.
-    fn check_server(
+    /// Refuses servers on which the statements mean something else; all from the parameters that the server tells at the start.
+    pub(super) fn check_server<'a>(
         &self,
-        connection: &Connection<Socket, NoTlsStream>,
+        parameter: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<(), RepositoryError> {
         let refuse = |why: String| {
             Err(RepositoryError::new(
@@ -191,7 +196,7 @@ impl Connector {
                 format!("{} {why}", self.target),
             ))
         };
-        let version = connection.parameter("server_version").unwrap_or_default();
+        let version = parameter("server_version").unwrap_or_default();
         let major = version
             .split(|c: char| !c.is_ascii_digit())
             .next()
@@ -201,7 +206,7 @@ impl Connector {
                 "runs PostgreSQL {version:?}; version {OLDEST_SERVER} or newer is needed"
             ));
         }
-        match connection.parameter("server_encoding") {
+        match parameter("server_encoding") {
             Some("UTF8") | None => Ok(()),
             Some(encoding) => refuse(format!(
                 "stores text as {encoding}; only UTF8 holds every text"
@@ -209,7 +214,8 @@ impl Connector {
         }
     }
 
-    fn refused(&self, failure: tokio_postgres::Error) -> RepositoryError {
+    /// What it means that no connection came about.
+    pub(super) fn refused(&self, failure: tokio_postgres::Error) -> RepositoryError {
         let target = &self.target;
         let (kind, message) = match failure.as_db_error() {
             Some(answer) => {
@@ -240,7 +246,7 @@ impl Connector {
             ),
             None => (
                 ErrorKind::Configuration,
-                format!("no connection to {target}: {failure}"),
+                format!("no connection to {target}: {}", with_causes(&failure)),
             ),
         };
         RepositoryError::new(kind, message).with_source(failure)
@@ -284,12 +290,14 @@ impl Manager for Connector {
     }
 }
 
-fn parse(url: &str) -> Result<Config, RepositoryError> {
+fn parse(url: &str, has_tls: bool) -> Result<Config, RepositoryError> {
     let refuse = |message: &str| Err(RepositoryError::new(ErrorKind::Configuration, message));
-    const NO_TLS: &str = "the PostgreSQL URL asks for TLS, which this version of runtree does not speak; nothing was sent in plain \
-                          text; reach the server through a Unix socket or a tunnel and say sslmode=disable";
+    const NO_TLS: &str = "the PostgreSQL URL asks for TLS, and the builder was given none; nothing was sent in plain text; give it \
+                          with PostgresBuilder::tls, or reach the server through a Unix socket or a tunnel and say sslmode=disable";
+    const VERIFY: &str = "the PostgreSQL URL asks for a verified certificate, which is up to the TLS that the builder was given; let \
+                          that one verify, and say sslmode=require";
     if url.contains("sslmode=verify") {
-        return refuse(NO_TLS);
+        return refuse(if has_tls { VERIFY } else { NO_TLS });
     }
     // The parser's own words may quote a part of the password; and a password with an unescaped @ makes a part of it a host.
     let is_plain = |host: &Host| !matches!(host, Host::Tcp(name) if name.contains('@'));
@@ -306,6 +314,7 @@ fn parse(url: &str) -> Result<Config, RepositoryError> {
     match config.get_ssl_mode() {
         SslMode::Disable | SslMode::Prefer => Ok(config),
         // The modes are an open set, and each but those two asks for TLS.
+        SslMode::Require | _ if has_tls => Ok(config),
         SslMode::Require | _ => refuse(NO_TLS),
     }
 }
@@ -375,24 +384,48 @@ fn is_english(lc_messages: &str) -> bool {
     matches!(language, Some("" | "C" | "POSIX" | "en" | "English"))
 }
 
+/// Tells whether the network failed, or nobody answered.
 fn is_io(failure: &tokio_postgres::Error) -> bool {
-    let mut source = std::error::Error::source(failure);
-    while let Some(error) = source {
-        if error.is::<std::io::Error>() {
-            return true;
-        }
-        source = error.source();
-    }
-    failure.is_closed()
+    causes(failure)
+        .find_map(|cause| cause.downcast_ref::<io::Error>())
+        .map_or_else(|| failure.is_closed(), |error| !is_about_content(error))
+}
+
+/// Tells whether an error only looks as one of the network: TLS libraries clothe their own so, above all a certificate that they
+/// refuse.
+fn is_about_content(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput];
+    error.raw_os_error().is_none() && kinds.contains(&error.kind())
+}
+
+/// A failure with why, for the driver's own words say only what it was doing.
+fn with_causes(failure: &tokio_postgres::Error) -> String {
+    causes(failure).fold(failure.to_string(), |text, cause| {
+        format!("{text}: {cause}")
+    })
+}
+
+fn causes(
+    failure: &tokio_postgres::Error,
+) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(failure), |error| error.source())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn connector(url: &str, tls: Option<Arc<dyn Dial>>) -> Result<Connector, RepositoryError> {
+        let second = Duration::from_secs(1);
+        Connector::new(url, None, tls, second, second)
+    }
+
     fn refused(url: &str) -> String {
-        let error =
-            Connector::new(url, None, Duration::from_secs(1), Duration::from_secs(1)).unwrap_err();
+        refused_over(url, None)
+    }
+
+    fn refused_over(url: &str, tls: Option<Arc<dyn Dial>>) -> String {
+        let error = connector(url, tls).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         format!("{error} {error:?}")
     }
@@ -402,6 +435,19 @@ mod tests {
         for mode in ["require", "verify-ca", "verify-full"] {
             let error = refused(&format!("postgres://u:secret@h/db?sslmode={mode}"));
             assert!(error.contains("asks for TLS"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_demands_tls_is_taken_with_tls_and_verification_left_to_that() {
+        let tls = || Some(Arc::new(Over(NoTls)) as Arc<dyn Dial>);
+        for mode in ["disable", "prefer", "require"] {
+            connector(&format!("postgres://u:secret@h/db?sslmode={mode}"), tls()).unwrap();
+        }
+        for mode in ["verify-ca", "verify-full"] {
+            let error = refused_over(&format!("postgres://u:secret@h/db?sslmode={mode}"), tls());
+            assert!(error.contains("verified certificate"), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }
@@ -426,13 +472,7 @@ mod tests {
 
     #[test]
     fn no_text_shows_the_password() {
-        let connector = Connector::new(
-            "postgres://u:secret@h:7/db",
-            None,
-            Duration::from_secs(1),
-            Duration::from_secs(1),
-        )
-        .unwrap();
+        let connector = connector("postgres://u:secret@h:7/db", None).unwrap();
         assert_eq!(connector.target(), "the database db on h:7");
         assert!(!format!("{connector:?}").contains("secret"));
         for unescaped in ["postgres://u:hun@ter2@h/db", "postgres://u:hun@ter2:x@h/db"] {

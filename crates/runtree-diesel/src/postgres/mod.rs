@@ -17,6 +17,7 @@ mod sql;
 mod statement;
 mod stop;
 mod store;
+mod tls;
 mod watch;
 
 use std::fmt;
@@ -33,10 +34,13 @@ use runtree_repository::{
 };
 
 use serde_json::Value;
+use tokio_postgres::Socket;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 use self::connect::Connector;
 use self::statement::Statement;
 use self::store::{Done, Store, Transaction};
+use self::tls::{Dial, Over};
 pub use self::watch::Notifications;
 use self::watch::Watch;
 use crate::migrate::Migration;
@@ -96,8 +100,8 @@ pub(crate) const MAX_TRIES: u32 = 5;
 ///
 /// # Limits
 ///
-/// There is no TLS yet. `sslmode=prefer`, the default of URLs, means plain text here; a URL that demands TLS is refused. A pooler
-/// between must keep the settings of a session and its prepared statements.
+/// There is no TLS but what [`PostgresBuilder::tls`] is given. Without it, `sslmode=prefer`, the default of URLs, means plain text, and
+/// a URL that demands TLS is refused. A pooler between must keep the settings of a session and its prepared statements.
 ///
 /// # Examples
 ///
@@ -127,6 +131,7 @@ pub struct PostgresBuilder {
     busy_timeout: Duration,
     answer_timeout: Duration,
     migrates: bool,
+    tls: Option<Arc<dyn Dial>>,
 }
 
 impl PostgresBuilder {
@@ -166,6 +171,50 @@ impl PostgresBuilder {
         self
     }
 
+    /// Reaches the server over this TLS, as the URL's `sslmode` says: never for `disable`, where the server has it for `prefer`, and only
+    /// so for `require`. That goes for every connection, the one that hears notifications too.
+    ///
+    /// Any connector of the crate `tokio-postgres`, version 0.7, will do; runtree brings none. PostgreSQL has no TLS on Unix sockets.
+    ///
+    /// # Verification
+    ///
+    /// Which certificates are good is the connector's matter, whatever the mode, so that `verify-ca` and `verify-full` are refused in URLs.
+    /// To have what libpq calls `verify-full`, say `sslmode=require`, take a connector that verifies the chain up to an authority that
+    /// you trust and the host's name, and name the host in the URL as the certificate does (`hostaddr` may say where it is). A
+    /// connector gets no name to verify where a URL has `hostaddr` alone, and then there is no connection. `prefer`, the default of URLs,
+    /// is no protection: whoever sits between answers that there is no TLS. Where the server has TLS, though, a certificate that the connector
+    /// refuses ends in an error in every mode, and not in plain text.
+    ///
+    /// # Examples
+    ///
+    /// With rustls, through the crate `tokio-postgres-rustls`, as `verify-full`: rustls verifies the chain and the name.
+    ///
+    /// ```ignore
+    /// use rustls::pki_types::{CertificateDer, pem::PemObject};
+    /// use rustls::{ClientConfig, RootCertStore};
+    /// use tokio_postgres_rustls::MakeRustlsConnect;
+    ///
+    /// let mut roots = RootCertStore::empty();
+    /// roots.add(CertificateDer::from_pem_file("/etc/runtree/authority.pem")?)?;
+    /// let config = ClientConfig::builder()
+    ///     .with_root_certificates(roots)
+    ///     .with_no_client_auth();
+    /// let runs = PostgresRepository::builder("postgres://runtree:secret@db.example/runs?sslmode=require")
+    ///     .tls(MakeRustlsConnect::new(config))
+    ///     .connect()
+    ///     .await?;
+    /// ```
+    pub fn tls<T>(mut self, tls: T) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        self.tls = Some(Arc::new(Over(tls)));
+        self
+    }
+
     /// Changes no schema: connecting refuses a database that lacks steps of [`PostgresRepository::migrations`], for people who apply
     /// them with their own tools.
     pub fn without_migrating(mut self) -> Self {
@@ -178,7 +227,8 @@ impl PostgresBuilder {
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) when the server does not answer in time; [`Busy`](ErrorKind::Busy) when a step of the
     /// schema did not get its tables;
-    /// [`Configuration`](ErrorKind::Configuration) for a URL that cannot be read or demands TLS, a wrong password, a database that
+    /// [`Configuration`](ErrorKind::Configuration) for a URL that cannot be read or demands TLS that was not given, a
+    /// server without the TLS that is demanded or with a certificate that is refused, a wrong password, a database that
     /// is missing, tables of another program; [`Unsupported`](ErrorKind::Unsupported) for a server that is too old, whose encoding
     /// is not UTF-8, or that translates its messages where the role may not set `lc_messages`; [`ReadOnly`](ErrorKind::ReadOnly) when tables are missing and the role may not make them;
     /// [`SchemaTooNew`](ErrorKind::SchemaTooNew) for the schema of a newer version, which is not touched.
@@ -195,12 +245,13 @@ impl PostgresBuilder {
             busy_timeout,
             answer_timeout,
             migrates,
+            tls,
         } = self;
         let schema = schema.as_deref();
         if let Some(name) = schema {
             check_schema_name(name)?;
         }
-        let connector = Connector::new(&url, schema, connect_timeout, busy_timeout)?;
+        let connector = Connector::new(&url, schema, tls, connect_timeout, busy_timeout)?;
         if let Some(why) = schema::prepare(&connector, schema, migrates).await? {
             connector.set_read_only(why);
         }
@@ -260,6 +311,7 @@ impl PostgresRepository {
             busy_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
             migrates: true,
+            tls: None,
         }
     }
 

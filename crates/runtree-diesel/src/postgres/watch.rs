@@ -225,11 +225,11 @@ async fn hear(
         let message = format!("failed to listen on {}", connector.target());
         RepositoryError::new(ErrorKind::Unavailable, message).with_source(error)
     };
-    let (client, mut connection) = connector.listen().await?;
+    let (client, mut messages) = connector.listen().await?;
     let (payloads, mut heard) = mpsc::unbounded_channel();
     // The channel ends with the connection, and this task with whoever listens.
     let _pump = Ended(tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        while let Some(Ok(message)) = poll_fn(&mut *messages).await {
             if let AsyncMessage::Notification(notification) = message
                 && payloads.send(notification.payload().to_owned()).is_err()
             {

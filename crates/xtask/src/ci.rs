@@ -9,6 +9,9 @@ use crate::{Result, api, bench, console, environment, testing, tools};
 
 const FUZZ_MANIFEST: &str = "--manifest-path=fuzz/Cargo.toml";
 
+/// The package that takes PostgreSQL over a host's TLS.
+const TLS_TEST: &str = "crates/runtree-diesel/tls-test/Cargo.toml";
+
 /// Runs all steps and ends with the counts of the tests.
 ///
 /// # Errors
@@ -36,6 +39,11 @@ fn all(shell: &Shell, steps: &mut Steps, tally: &mut Tally) -> Result {
         "format of the peers",
         &["fmt", "--manifest-path", bench::PEERS, "--check"],
     )?;
+    steps.cargo(
+        shell,
+        "format of the tests over TLS",
+        &["fmt", "--manifest-path", TLS_TEST, "--check"],
+    )?;
     // Other queues' programs are not built here: each would take minutes, of code that is not ours.
     steps.step("format of the other queues' programs", || queues(shell))?;
     steps.cargo(
@@ -61,6 +69,9 @@ fn all(shell: &Shell, steps: &mut Steps, tally: &mut Tally) -> Result {
         "benches run",
         &["test", "-p", "runtree-benches", "--benches"],
     )?;
+    steps.step("PostgreSQL over TLS: lints, tests", || {
+        over_tls(shell, tally)
+    })?;
     steps.step("peers: lints, benches, a fork", || peers(shell, tally))?;
     let strict = shell.clone().with("RUSTDOCFLAGS", "-D warnings");
     steps.cargo(
@@ -90,6 +101,19 @@ fn peers(shell: &Shell, tally: &mut Tally) -> Result {
     // The benches have a main of their own; everything else is tests.
     let tests = ["--lib", "--tests", "--benches"];
     shell::run_tests(&mut bench::peers(shell, &["test"], &tests), tally)
+}
+
+/// Lints and runs what stands outside the workspace because it brings a TLS.
+fn over_tls(shell: &Shell, tally: &mut Tally) -> Result {
+    let cargo = |command, arguments: &[&str]| {
+        let mut cargo = shell.cargo(&[command, "--manifest-path", TLS_TEST]);
+        cargo.arg("--target-dir").arg(environment::target());
+        cargo.args(arguments);
+        cargo
+    };
+    let lints = ["--all-targets", "--", "-D", "warnings"];
+    shell::run(&mut cargo("clippy", &lints))?;
+    shell::run_tests(&mut cargo("test", &["--tests"]), tally)
 }
 
 /// Checks the format of the programs of other queues.

@@ -354,12 +354,14 @@ impl PostgresRepository {
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        match self.store.rows(doing, &statement).await {
-            Err(error) if [ErrorKind::Unavailable, ErrorKind::ReadOnly].contains(&error.kind()) => {
-                self.store.rows(doing, &statement).await
+        let mut answer = self.store.rows(doing, &statement).await;
+        // One after the other: the connection that takes the place of a broken one may be the first to find the schema moved on.
+        for reason in [ErrorKind::Unavailable, ErrorKind::ReadOnly] {
+            if answer.as_ref().is_err_and(|error| error.kind() == reason) {
+                answer = self.store.rows(doing, &statement).await;
             }
-            answer => answer,
         }
+        answer
     }
 
     /// Writes and reads what the statement returns; what PostgreSQL itself undid is done again. Whoever watches is told when there is

@@ -38,6 +38,30 @@ async fn a_terminated_connection_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_outlives_a_broken_connection_whose_successor_may_only_read() {
+    let database = Database::fresh();
+    let runs = database.open_single().await;
+    let id = created(&runs, &request(NewRun::new("builder"))).await;
+    let mut other = database.session().await;
+    other
+        .batch_execute("begin; lock table runtree_runs in access exclusive mode")
+        .await
+        .unwrap();
+    let read = tokio::spawn({
+        let runs = runs.clone();
+        async move { runs.get(id).await }
+    });
+    database.wait_for_a_waiter().await;
+    database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    database.execute(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+         where application_name = 'runtree' and datname = current_database()",
+    );
+    other.batch_execute("rollback").await.unwrap();
+    assert_eq!(read.await.unwrap().unwrap().unwrap().id, id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_hold_too_long_is_busy_and_not_written() {
     let database = Database::fresh();
     let runs = PostgresRepository::builder(&database.url)

@@ -1,25 +1,32 @@
 //! How a run ends or waits again, whoever moves it: the statements and what follows them in the same transaction.
 
+use std::collections::BTreeMap;
+
 use runtree_repository::id::RunId;
 use runtree_repository::status::{EndReason, Event, RunStatus};
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    CancelCause, ErrorKind, ErrorText, EventKind, LeaseRef, Outcome, RepositoryError, Run,
-    RunSummary, Token, Write,
+    CancelCause, Ending as OwnerEnding, ErrorKind, ErrorText, EventKind, LeaseRef, Outcome,
+    RepositoryError, Run, RunSummary, Token, Write,
 };
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::sql::Transaction;
-use super::statement::Statement;
+use super::rows::EndedRow;
+use super::sql::{Transaction, among, plain, run_joins, select_runs, tags};
+use super::statement::{Statement, Value};
 use super::{own, worktree};
-use crate::row::status;
+use crate::row::{RunRow, run_columns, status};
 
-/// Ends a run for good: ?3 is the status, ?4 the reason, ?5 now. More changes and the guard follow.
+/// Ends a run for good: ?3 is the status, ?4 the reason, ?5 now. More changes and the guard follow; between them, which run it is,
+/// where it is not ?2.
 macro_rules! end_run {
     ($changes:literal, $guard:expr) => {
+        end_run!($changes, "= ?2", $guard)
+    };
+    ($changes:literal, $which:expr, $guard:expr) => {
         concat!(
             "UPDATE runtree_runs SET status = ?3, end_reason = ?4, ended_at = max(?5, coalesce(started_at, created_at)), ",
-            "updated_at = max(?5, updated_at)", $changes, " WHERE namespace = ?1 AND id = ?2 AND ended_at IS NULL AND ", $guard
+            "updated_at = max(?5, updated_at)", $changes, " WHERE namespace = ?1 AND id ", $which, " AND ended_at IS NULL AND ", $guard
         )
     };
 }
@@ -82,11 +89,11 @@ impl Ending {
         &'v self,
         transaction: &Transaction<'v>,
         sql: &'static str,
-        id: &'v RunId,
+        which: impl Into<Value<'v>>,
     ) -> Statement<'v> {
         transaction
             .here(sql)
-            .bind(id.as_bytes())
+            .bind(which)
             .bind(self.status.as_str())
             .bind(self.reason.as_str())
             .bind(transaction.now().as_unix_micros())
@@ -100,7 +107,13 @@ impl Ending {
         token: Token,
     ) -> Result<(), RepositoryError> {
         drop_lease(transaction, id)?;
-        let kind = match self.status {
+        transaction.record_stamped(id, self.kind(), token, Some(&self.detail()))?;
+        worktree::leave(transaction, id, token)
+    }
+
+    /// The event that the history of the run grows by.
+    fn kind(&self) -> EventKind {
+        match self.status {
             RunStatus::Completed => EventKind::Completed,
             RunStatus::Killed => EventKind::Killed,
             RunStatus::Failed
@@ -108,14 +121,11 @@ impl Ending {
             | RunStatus::Running
             | RunStatus::Unknown(_)
             | _ => EventKind::Failed,
-        };
-        transaction.record_stamped(
-            id,
-            kind,
-            token,
-            Some(&json!({ "reason": self.reason.as_str() })),
-        )?;
-        worktree::leave(transaction, id, token)
+        }
+    }
+
+    fn detail(&self) -> Json {
+        json!({ "reason": self.reason.as_str() })
     }
 }
 
@@ -133,8 +143,97 @@ pub(crate) fn end(
     }
 }
 
+/// Applies owners' outcomes in their order, and answers with the runs as lists show them.
+///
+/// Runs that are completed under the same token, which is what most endings are, are ended together: one statement for each step
+/// instead of one for each step of each run. A run that is named twice has its endings one after the other; those of other runs do
+/// not depend on it.
+pub(super) fn end_many(
+    transaction: &mut Transaction<'_>,
+    endings: &[OwnerEnding],
+) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
+    let mut times: BTreeMap<RunId, usize> = BTreeMap::new();
+    for ending in endings {
+        *times.entry(ending.lease.run).or_default() += 1;
+    }
+    let mut alike: BTreeMap<Token, Vec<RunId>> = BTreeMap::new();
+    for OwnerEnding { lease, outcome } in endings {
+        if matches!(outcome, Outcome::Completed { .. }) && times.get(&lease.run) == Some(&1) {
+            alike.entry(lease.token).or_default().push(lease.run);
+        }
+    }
+    let mut completed = BTreeMap::new();
+    for (token, runs) in alike {
+        if runs.len() > 1 {
+            completed.extend(complete_all(transaction, token, &runs)?);
+        }
+    }
+    let mut answers = Vec::with_capacity(endings.len());
+    for OwnerEnding { lease, outcome } in endings {
+        // What is not among them was refused, or is to be ended alone.
+        answers.push(match completed.remove(&lease.run) {
+            Some(run) => {
+                put_result(transaction, lease.run, outcome)?;
+                Write::Applied(run)
+            }
+            None => end_summary(transaction, *lease, outcome)?,
+        });
+    }
+    Ok(answers)
+}
+
+/// Completes these runs where this is the token of their owner, and answers with those that it completed.
+fn complete_all(
+    transaction: &mut Transaction<'_>,
+    token: Token,
+    runs: &[RunId],
+) -> Result<Vec<(RunId, RunSummary)>, RepositoryError> {
+    const COMPLETED: &str = concat!(
+        end_run!(
+            "",
+            among!(),
+            concat!(
+                "status = ",
+                status!(Running),
+                " AND token = ?6 AND EXISTS (SELECT 1 FROM runtree_run_leases l \
+                 WHERE l.namespace = ?1 AND l.run_id = runtree_runs.id AND l.expires_at > ?5)"
+            )
+        ),
+        " RETURNING id, EXISTS (SELECT 1 FROM runtree_run_worktrees w \
+         WHERE w.namespace = ?1 AND w.run_id = runtree_runs.id) AS leaves_worktrees"
+    );
+    const LEASES: &str = concat!(
+        "DELETE FROM runtree_run_leases WHERE namespace = ?1 AND run_id ",
+        among!()
+    );
+    const READ: &str = select_runs!(concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
+    let ending = Ending::of(Event::Complete)?;
+    let statement = ending
+        .statement(transaction, COMPLETED, Value::ids(runs))
+        .bind(token.get());
+    let ended: Vec<EndedRow> = transaction.changed(statement)?;
+    let ids = ended
+        .iter()
+        .map(EndedRow::decode)
+        .collect::<Result<Vec<_>, _>>()?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    transaction.execute(transaction.here(LEASES).bind(Value::ids(&ids)))?;
+    transaction.record_all(&ids, ending.kind(), token, &ending.detail())?;
+    for (id, ended) in ids.iter().zip(&ended) {
+        if ended.leaves_worktrees {
+            worktree::leave(transaction, *id, token)?;
+        }
+    }
+    let rows = transaction.wide_rows::<RunRow>(transaction.here(READ).bind(Value::ids(&ids)))?;
+    rows.into_iter()
+        .map(|row| row.decode().map(|run| (run.id, run)))
+        .collect()
+}
+
 /// Applies an owner's outcome, and answers with the run as lists show it.
-pub(super) fn end_summary(
+fn end_summary(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
     outcome: &Outcome,
@@ -154,16 +253,10 @@ fn settle(
 ) -> Result<Write<()>, RepositoryError> {
     let id = lease.run;
     let (event, is_done) = match outcome {
-        Outcome::Completed { result } => {
+        Outcome::Completed { .. } => {
             let is_done = complete(transaction, lease)?;
-            if let Some(result) = result.as_ref().filter(|_| is_done) {
-                const RESULT: &str = "UPDATE runtree_run_payloads SET result = ?3 WHERE namespace = ?1 AND run_id = ?2";
-                transaction.execute(
-                    transaction
-                        .here(RESULT)
-                        .bind(id.as_bytes())
-                        .bind(result.to_string()),
-                )?;
+            if is_done {
+                put_result(transaction, id, outcome)?;
             }
             (Event::Complete, is_done)
         }
@@ -194,6 +287,24 @@ fn settle(
         }
         Some(_) | None => own::stale(transaction, lease, event.as_str()),
     }
+}
+
+/// Stores the result of a run that was completed, if it has one.
+fn put_result(
+    transaction: &mut Transaction<'_>,
+    id: RunId,
+    outcome: &Outcome,
+) -> Result<(), RepositoryError> {
+    const RESULT: &str =
+        "UPDATE runtree_run_payloads SET result = ?3 WHERE namespace = ?1 AND run_id = ?2";
+    if let Outcome::Completed {
+        result: Some(result),
+    } = outcome
+    {
+        let statement = transaction.here(RESULT).bind(id.as_bytes());
+        transaction.execute(statement.bind(result.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Gives a run back, or ends it when it was asked to stop.

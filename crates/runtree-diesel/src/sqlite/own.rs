@@ -13,11 +13,14 @@ use runtree_repository::{
 use serde_json::json;
 
 use super::SqliteRepository;
-use super::rows::CandidateRow;
-use super::sql::{Transaction, plain};
+use super::rows::{CandidateRow, IdRow};
+use super::sql::{Transaction, among, lost, plain, run_joins, select_whole_runs, tags};
 use super::statement::Value;
 use super::{end, worktree};
-use crate::row::{WorktreeRow, persistence_word, status, worktree_columns};
+use crate::row::{
+    WholeRunRow, WorktreeRow, payload_columns, persistence_word, run_columns, status,
+    worktree_columns,
+};
 
 #[async_trait]
 impl OwnRuns for SqliteRepository {
@@ -89,10 +92,7 @@ impl OwnRuns for SqliteRepository {
         }
         let endings = endings.to_vec();
         self.write("end runs", move |transaction| {
-            endings
-                .iter()
-                .map(|ending| end::end_summary(transaction, ending.lease, &ending.outcome))
-                .collect()
+            end::end_many(transaction, &endings)
         })
         .await
     }
@@ -197,13 +197,19 @@ pub(super) const OF_QUEUES_AND_WORKFLOWS: &str = candidates!(
 );
 
 /// The guard of a claim stands twice, in the choice and in the change.
-pub(super) const TAKE: &str = concat!(
-    "UPDATE runtree_runs AS r SET status = ",
-    status!(Running),
-    ", token = token + 1, attempts = attempts + 1, started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) \
-     WHERE namespace = ?1 AND id = ?4 AND ",
-    claim_guard!()
-);
+macro_rules! take {
+    ($which:expr) => {
+        concat!(
+            "UPDATE runtree_runs AS r SET status = ",
+            status!(Running),
+            ", token = token + 1, attempts = attempts + 1, started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) \
+             WHERE namespace = ?1 AND id ",
+            $which,
+            " AND ",
+            claim_guard!()
+        )
+    };
+}
 
 /// Takes waiting runs in their order, each only while its concurrency key has room.
 ///
@@ -220,6 +226,7 @@ fn claim_runs(
         let are_all = candidates.len() < wanted;
         let mut taken: BTreeMap<String, i64> = BTreeMap::new();
         let before = claimed.len();
+        let mut chosen = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             if let (Some(key), Some(limit)) =
                 (&candidate.concurrency_key, candidate.concurrency_limit)
@@ -230,8 +237,12 @@ fn claim_runs(
                 }
                 *taken += 1;
             }
-            claimed.extend(take(transaction, claim, &candidate)?);
+            chosen.push(candidate);
         }
+        claimed.extend(match chosen.as_slice() {
+            [one] => take(transaction, claim, one)?.into_iter().collect(),
+            several => take_all(transaction, claim, several)?,
+        });
         // Those that were passed over are not among the next candidates: their keys are used up by now.
         if are_all || claimed.len() == limit || claimed.len() == before {
             return Ok(claimed);
@@ -293,6 +304,7 @@ fn take(
     claim: &Claim,
     candidate: &CandidateRow,
 ) -> Result<Option<Claimed>, RepositoryError> {
+    const TAKE: &str = take!("= ?4");
     let (lease, attempt) = candidate.next()?;
     let statement = transaction
         .here(TAKE)
@@ -304,6 +316,95 @@ fn take(
     } else {
         Ok(None)
     }
+}
+
+/// Claims several runs, with one statement for each step instead of one for each step of each run.
+fn take_all(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+    candidates: &[CandidateRow],
+) -> Result<Vec<Claimed>, RepositoryError> {
+    const TAKE_ALL: &str = concat!(
+        take!("IN (SELECT unhex(value) FROM json_each(?4))"),
+        " RETURNING id"
+    );
+    let wanted = candidates
+        .iter()
+        .map(|candidate| candidate.next().map(|(lease, _)| lease))
+        .collect::<Result<Vec<_>, _>>()?;
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = transaction
+        .here(TAKE_ALL)
+        .bind(transaction.now().as_unix_micros())
+        .bind(i64::from(claim.site.is_some()))
+        .bind(Value::ids(wanted.iter().map(|lease| &lease.run)));
+    let taken = transaction
+        .changed::<IdRow>(statement)?
+        .into_iter()
+        .map(IdRow::decode)
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    let leases: Vec<LeaseRef> = wanted
+        .into_iter()
+        .filter(|lease| taken.contains(&lease.run))
+        .collect();
+    own_all(transaction, claim, &leases)
+}
+
+/// Writes the leases, the events and the worktrees of claimed runs.
+fn own_all(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+    leases: &[LeaseRef],
+) -> Result<Vec<Claimed>, RepositoryError> {
+    const LEASES: &str = "INSERT OR REPLACE INTO runtree_run_leases \
+         (namespace, run_id, owner_id, owner_host, owner_process, heartbeat_at, expires_at) \
+         SELECT ?1, unhex(value), ?3, ?4, ?5, ?6, ?7 FROM json_each(?2)";
+    const EVENTS: &str = concat!(
+        "INSERT INTO runtree_run_events (namespace, run_id, number, at, kind, token, detail) SELECT ?1, r.id, \
+         (SELECT coalesce(max(e.number), 0) + 1 FROM runtree_run_events e WHERE e.namespace = ?1 AND e.run_id = r.id), \
+         max(?3, r.updated_at), ?4, r.token, json_object('attempt', r.attempts, 'host', ?5, 'owner', ?6) \
+         FROM runtree_runs r WHERE r.namespace = ?1 AND r.id ",
+        among!()
+    );
+    const READ: &str =
+        select_whole_runs!("", concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
+    let ids = || Value::ids(leases.iter().map(|lease| &lease.run));
+    let now = transaction.now();
+    let expires_at = now.saturating_add(claim.lease_time.get());
+    let statement = transaction
+        .here(LEASES)
+        .bind(ids())
+        .bind(claim.owner.id.as_bytes())
+        .bind(claim.owner.host.as_str())
+        .bind(claim.owner.process.as_str())
+        .bind(now.as_unix_micros())
+        .bind(expires_at.as_unix_micros());
+    transaction.execute(statement)?;
+    let statement = transaction
+        .here(EVENTS)
+        .bind(ids())
+        .bind(now.as_unix_micros())
+        .bind(EventKind::Claimed.as_str())
+        .bind(claim.owner.host.as_str())
+        .bind(claim.owner.id.to_string());
+    transaction.execute(statement)?;
+    let mut runs = BTreeMap::new();
+    for row in transaction.wide_rows::<WholeRunRow>(transaction.here(READ).bind(ids()))? {
+        let run = row.decode()?;
+        runs.insert(run.id, run);
+    }
+    let mut claimed = Vec::with_capacity(leases.len());
+    for lease in leases {
+        let run = runs.remove(&lease.run).ok_or_else(|| lost(lease.run))?;
+        let worktree = match &claim.site {
+            Some(site) => give_worktree(transaction, &run, lease.token, site)?,
+            None => None,
+        };
+        claimed.push(Claimed::new(*lease, expires_at, run, worktree));
+    }
+    Ok(claimed)
 }
 
 /// Writes the lease, the worktree and the event of one claimed run.

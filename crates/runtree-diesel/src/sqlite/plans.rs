@@ -456,6 +456,19 @@ impl Story {
             },
         };
         let _ = self.runs.end_many(&[ending]).await.unwrap();
+        for _ in 0..2 {
+            self.make(NewRun::new("builder")).await;
+        }
+        let several = self.claim(ClaimOf::ANY).await;
+        let endings: Vec<Ending> = several
+            .into_iter()
+            .map(|lease| Ending {
+                lease,
+                outcome: Outcome::Completed { result: None },
+            })
+            .collect();
+        assert!(endings.len() > 1);
+        let _ = self.runs.end_many(&endings).await.unwrap();
         let lease = self.own(NewRun::new("builder")).await;
         let _ = self.runs.release(lease).await.unwrap();
         let _ = self.runs.release(lease).await.unwrap();

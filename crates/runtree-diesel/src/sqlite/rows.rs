@@ -3,7 +3,7 @@
 use diesel::QueryableByName;
 use diesel::deserialize::{self, FromSql};
 use diesel::row::{Field as _, Row};
-use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use runtree_repository::id::RunId;
 use runtree_repository::{LeaseRef, RepositoryError, Token, WorktreeKey};
@@ -53,6 +53,15 @@ pub(super) struct IdRow {
     id: Vec<u8>,
 }
 
+/// A run that has just ended, and whether it leaves worktrees.
+#[derive(Debug, QueryableByName)]
+pub(super) struct EndedRow {
+    #[diesel(sql_type = Binary)]
+    id: Vec<u8>,
+    #[diesel(sql_type = Bool)]
+    pub(super) leaves_worktrees: bool,
+}
+
 /// A number of things.
 #[derive(Debug, QueryableByName)]
 pub(crate) struct NumberRow {
@@ -97,6 +106,12 @@ pub(super) struct WorktreeKeyRow {
 
 impl IdRow {
     pub(super) fn decode(self) -> Result<RunId, RepositoryError> {
+        run_id(&self.id)
+    }
+}
+
+impl EndedRow {
+    pub(super) fn decode(&self) -> Result<RunId, RepositoryError> {
         run_id(&self.id)
     }
 }

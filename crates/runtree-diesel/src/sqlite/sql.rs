@@ -30,6 +30,14 @@ macro_rules! plain {
 }
 pub(super) use plain;
 
+/// The condition that an id is among those of [`Value::ids`](super::statement::Value::ids), which are ?2.
+macro_rules! among {
+    () => {
+        "IN (SELECT unhex(value) FROM json_each(?2))"
+    };
+}
+pub(super) use among;
+
 /// The tags of the run `r`, as the text of a JSON array.
 macro_rules! tags {
     () => {
@@ -49,7 +57,7 @@ pub(super) use run_joins;
 
 /// Every column of a run, and where from; a condition follows.
 macro_rules! select_runs {
-    ($condition:literal) => {
+    ($condition:expr) => {
         concat!(
             "SELECT ",
             run_columns!(plain, plain, plain, tags),
@@ -60,10 +68,11 @@ macro_rules! select_runs {
         )
     };
 }
+pub(super) use select_runs;
 
 /// Every column of a run with its wide texts; a condition follows.
 macro_rules! select_whole_runs {
-    ($more_columns:literal, $condition:literal) => {
+    ($more_columns:literal, $condition:expr) => {
         concat!(
             "SELECT ",
             run_columns!(plain, plain, plain, tags),
@@ -160,6 +169,16 @@ impl<'c> Transaction<'c> {
     /// Executes a guarded statement on one row and tells whether the guard held.
     pub(super) fn applies(&mut self, statement: Statement<'_>) -> Result<bool, RepositoryError> {
         Ok(self.execute(statement)? > 0)
+    }
+
+    /// Executes a guarded statement that answers with the rows that it changed.
+    pub(super) fn changed<R: QueryableByName<Sqlite> + 'static>(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<Vec<R>, RepositoryError> {
+        let changed = self.rows(statement)?;
+        self.is_news |= !changed.is_empty();
+        Ok(changed)
     }
 
     pub(super) fn rows<R: QueryableByName<Sqlite> + 'static>(
@@ -267,6 +286,31 @@ impl<'c> Transaction<'c> {
         Ok(())
     }
 
+    /// As [`record_stamped`](Self::record_stamped), the same event for runs of which each is named once.
+    pub(super) fn record_all(
+        &mut self,
+        ids: &[RunId],
+        kind: EventKind,
+        token: Token,
+        detail: &Value,
+    ) -> Result<(), RepositoryError> {
+        const EVENTS: &str = concat!(
+            "INSERT INTO runtree_run_events (namespace, run_id, number, at, kind, token, detail) SELECT ?1, r.id, \
+             (SELECT coalesce(max(e.number), 0) + 1 FROM runtree_run_events e WHERE e.namespace = ?1 AND e.run_id = r.id), \
+             max(?3, r.updated_at), ?4, ?5, ?6 FROM runtree_runs r WHERE r.namespace = ?1 AND r.id ",
+            among!()
+        );
+        let events = self
+            .here(EVENTS)
+            .bind(super::statement::Value::ids(ids))
+            .bind(self.now.as_unix_micros())
+            .bind(kind.as_str())
+            .bind(token.get())
+            .bind(detail.to_string());
+        self.execute(events)?;
+        Ok(())
+    }
+
     /// Records a write that its guard refused; the same refusal again says nothing new.
     pub(super) fn reject(
         &mut self,
@@ -298,7 +342,8 @@ impl<'c> Transaction<'c> {
     }
 }
 
-fn lost(id: RunId) -> RepositoryError {
+/// The error of a run that cannot be read back.
+pub(super) fn lost(id: RunId) -> RepositoryError {
     RepositoryError::new(
         ErrorKind::Corrupt,
         format!("the run {id} cannot be read back in the transaction that wrote it"),

@@ -11,6 +11,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text, Untyped};
 use diesel::sqlite::Sqlite;
+use runtree_repository::id::RunId;
 
 /// A statement whose text refers to its values as `?1`, `?2` and so on, each as often as it likes.
 pub(crate) struct Statement<'a> {
@@ -109,6 +110,23 @@ impl Value<'_> {
         Self::Int(Some(i64::try_from(number).unwrap_or(i64::MAX)))
     }
 
+    /// The ids of runs as the text of a JSON array; see `among!`.
+    pub(super) fn ids<'i>(ids: impl IntoIterator<Item = &'i RunId>) -> Self {
+        let mut array = String::from("[");
+        for id in ids {
+            let separator = if array.len() == 1 { "\"" } else { ",\"" };
+            array.push_str(separator);
+            for byte in id.as_bytes() {
+                for digit in [byte >> 4, byte & 15] {
+                    array.extend(char::from_digit(u32::from(digit), 16));
+                }
+            }
+            array.push('"');
+        }
+        array.push(']');
+        Self::Text(Some(Cow::Owned(array)))
+    }
+
     /// Bytes that the statement keeps.
     pub(super) fn bytes(bytes: Vec<u8>) -> Self {
         Self::Bytes(Some(Cow::Owned(bytes)))
@@ -166,6 +184,12 @@ impl<'a> From<&'a [u8]> for Value<'a> {
 impl<'a, const N: usize> From<&'a [u8; N]> for Value<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
         Self::Bytes(Some(Cow::Borrowed(bytes)))
+    }
+}
+
+impl<'a> From<&'a RunId> for Value<'a> {
+    fn from(id: &'a RunId) -> Self {
+        id.as_bytes().into()
     }
 }
 

@@ -17,15 +17,15 @@ use super::statement::{Statement, Value};
 use super::{own, worktree};
 use crate::row::{RunRow, run_columns, status};
 
-/// Ends a run for good: ?3 is the status, ?4 the reason, ?5 now. More changes and the guard follow; between them, which run it is,
-/// where it is not ?2.
+/// Ends a run for good: ?3 is the status, ?4 the reason, ?5 now. More changes and the guard follow. Where it is not only the run ?2,
+/// what to begin with and which runs stand around the changes.
 macro_rules! end_run {
     ($changes:literal, $guard:expr) => {
-        end_run!($changes, "= ?2", $guard)
+        end_run!("UPDATE", $changes, "= ?2", $guard)
     };
-    ($changes:literal, $which:expr, $guard:expr) => {
+    ($update:literal, $changes:literal, $which:expr, $guard:expr) => {
         concat!(
-            "UPDATE runtree_runs SET status = ?3, end_reason = ?4, ended_at = max(?5, coalesce(started_at, created_at)), ",
+            $update, " runtree_runs SET status = ?3, end_reason = ?4, ended_at = max(?5, coalesce(started_at, created_at)), ",
             "updated_at = max(?5, updated_at)", $changes, " WHERE namespace = ?1 AND id ", $which, " AND ended_at IS NULL AND ", $guard
         )
     };
@@ -190,6 +190,7 @@ fn complete_all(
 ) -> Result<Vec<(RunId, RunSummary)>, RepositoryError> {
     const COMPLETED: &str = concat!(
         end_run!(
+            "UPDATE OR FAIL",
             "",
             among!(),
             concat!(

@@ -198,9 +198,10 @@ pub(super) const OF_QUEUES_AND_WORKFLOWS: &str = candidates!(
 
 /// The guard of a claim stands twice, in the choice and in the change.
 macro_rules! take {
-    ($which:expr) => {
+    ($update:literal, $which:expr) => {
         concat!(
-            "UPDATE runtree_runs AS r SET status = ",
+            $update,
+            " runtree_runs AS r SET status = ",
             status!(Running),
             ", token = token + 1, attempts = attempts + 1, started_at = coalesce(started_at, ?2), updated_at = max(?2, updated_at) \
              WHERE namespace = ?1 AND id ",
@@ -304,7 +305,7 @@ fn take(
     claim: &Claim,
     candidate: &CandidateRow,
 ) -> Result<Option<Claimed>, RepositoryError> {
-    const TAKE: &str = take!("= ?4");
+    const TAKE: &str = take!("UPDATE", "= ?4");
     let (lease, attempt) = candidate.next()?;
     let statement = transaction
         .here(TAKE)
@@ -325,7 +326,10 @@ fn take_all(
     candidates: &[CandidateRow],
 ) -> Result<Vec<Claimed>, RepositoryError> {
     const TAKE_ALL: &str = concat!(
-        take!("IN (SELECT unhex(value) FROM json_each(?4))"),
+        take!(
+            "UPDATE OR FAIL",
+            "IN (SELECT unhex(value) FROM json_each(?4))"
+        ),
         " RETURNING id"
     );
     let wanted = candidates

@@ -3,6 +3,9 @@
 //! Statements whose index is one of several that begin with the namespace name it with `INDEXED BY`: without statistics SQLite takes
 //! any of them, and reads the whole namespace. A test looks at the plans.
 //!
+//! A statement that changes many runs is an `UPDATE OR FAIL`: SQLite then keeps no copy of every page that it changes, for the case
+//! that it fails halfway. What fails here takes back the whole operation.
+//!
 //! A limit is written `LIMIT ?1 + 0`: where a limit is a value and nothing else, SQLite plans for that value, and throws the prepared
 //! statement away each time it is given one.
 

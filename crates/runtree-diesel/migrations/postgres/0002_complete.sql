@@ -6,7 +6,8 @@
 -- for the step while the step waits for it. The leases that live when it begins are given the time that it took, because nobody could
 -- renew them.
 
-SELECT set_config('runtree.step_began', clock_timestamp()::text, true);
+-- As a number: how an instant is written, and with which name of a zone, is up to the session.
+SELECT set_config('runtree.step_began', extract(epoch FROM clock_timestamp())::text, true);
 LOCK TABLE runtree_runs, runtree_run_payloads IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE runtree_runs
@@ -88,10 +89,10 @@ CREATE INDEX runtree_runs_user ON runtree_runs (namespace, user_id, created_at, 
 
 -- The time that the step took.
 UPDATE runtree_run_leases SET expires_at = least(
-        expires_at + (clock_timestamp() - current_setting('runtree.step_began')::timestamptz),
+        expires_at + (clock_timestamp() - to_timestamp(current_setting('runtree.step_began')::double precision)),
         timestamptz '9999-12-31 23:59:59.999999+00')
-    WHERE expires_at > current_setting('runtree.step_began')::timestamptz;
+    WHERE expires_at > to_timestamp(current_setting('runtree.step_began')::double precision);
 UPDATE runtree_run_cleanup SET expires_at = least(
-        expires_at + (clock_timestamp() - current_setting('runtree.step_began')::timestamptz),
+        expires_at + (clock_timestamp() - to_timestamp(current_setting('runtree.step_began')::double precision)),
         timestamptz '9999-12-31 23:59:59.999999+00')
-    WHERE expires_at > current_setting('runtree.step_began')::timestamptz;
+    WHERE expires_at > to_timestamp(current_setting('runtree.step_began')::double precision);

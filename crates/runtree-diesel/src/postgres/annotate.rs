@@ -183,7 +183,6 @@ impl PostgresRepository {
         id: RunId,
         written: &Written<'_>,
     ) -> Result<Vec<WholeRunRow>, RepositoryError> {
-        self.store.check_writable()?;
         let mut transaction = self.store.begin("annotate a run").await?;
         let lock = self.statement(sql::LOCK_RUN).id(id.as_bytes());
         transaction.rows::<super::Done>(lock).await?;

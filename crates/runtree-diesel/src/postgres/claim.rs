@@ -185,7 +185,6 @@ impl PostgresRepository {
         wanted: &Wanted<'_>,
         limit: i64,
     ) -> Result<Vec<ClaimRow>, RepositoryError> {
-        self.store.check_writable()?;
         let texts = wanted.texts();
         let doing = "claim runs with concurrency keys";
         let (mut tries, mut was_cut_off) = (1, false);

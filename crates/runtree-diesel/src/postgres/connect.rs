@@ -269,11 +269,8 @@ impl Manager for Connector {
     async fn create(&self) -> Result<AsyncPgConnection, RepositoryError> {
         let mut connection = self.connect().await?;
         // A newer version may have changed the schema since the repository was opened.
-        if let Some(why) = schema::check(&mut connection, &self.target).await?
-            && self.read_only.set(why.clone()).is_ok()
-        {
-            // Whoever waits for this connection may be about to write.
-            return Err(RepositoryError::new(ErrorKind::ReadOnly, why));
+        if let Some(why) = schema::check(&mut connection, &self.target).await? {
+            self.set_read_only(why);
         }
         Ok(connection)
     }

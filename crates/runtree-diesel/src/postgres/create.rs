@@ -98,7 +98,6 @@ impl CreateRuns for PostgresRepository {
         if checked.len() < 2 {
             return self.make(None, &checked).await;
         }
-        self.store.check_writable()?;
         let mut tries = 1;
         let (transaction, made) = loop {
             let mut transaction = self.store.begin("create runs").await?;

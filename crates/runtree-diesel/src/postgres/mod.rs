@@ -39,7 +39,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 use self::connect::Connector;
 use self::statement::Statement;
-use self::store::{Done, Store, Transaction};
+use self::store::{Done, Purpose, Store, Transaction};
 use self::tls::{Dial, Over};
 pub use self::watch::Notifications;
 use self::watch::Watch;
@@ -344,8 +344,7 @@ impl PostgresRepository {
         Statement::new(sql).text(self.namespace.as_str())
     }
 
-    /// Reads; a read that a broken connection swallowed is done once more, and so is one whose new connection found that nothing may be
-    /// written any more.
+    /// Reads; a read that a broken connection swallowed is done once more.
     async fn read<'a, R>(
         &self,
         doing: &str,
@@ -354,14 +353,12 @@ impl PostgresRepository {
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        let mut answer = self.store.rows(doing, &statement).await;
-        // One after the other: the connection that takes the place of a broken one may be the first to find the schema moved on.
-        for reason in [ErrorKind::Unavailable, ErrorKind::ReadOnly] {
-            if answer.as_ref().is_err_and(|error| error.kind() == reason) {
-                answer = self.store.rows(doing, &statement).await;
+        match self.store.rows(Purpose::Read, doing, &statement).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.store.rows(Purpose::Read, doing, &statement).await
             }
+            answer => answer,
         }
-        answer
     }
 
     /// Writes and reads what the statement returns; what PostgreSQL itself undid is done again. Whoever watches is told when there is
@@ -399,10 +396,9 @@ impl PostgresRepository {
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        self.store.check_writable()?;
         let mut tries = 1;
         let rows = loop {
-            match self.store.rows(doing, &statement).await {
+            match self.store.rows(Purpose::Write, doing, &statement).await {
                 Err(error) if is_undone(&error) && tries < MAX_TRIES => tries += 1,
                 answer => break self.hinted(answer)?,
             }
@@ -419,7 +415,6 @@ impl PostgresRepository {
         doing: &str,
         statement: impl Fn() -> Statement<'a> + Send + Sync,
     ) -> Result<usize, RepositoryError> {
-        self.store.check_writable()?;
         let mut tries = 1;
         let changed = loop {
             match self.store.changes(doing, &statement).await {

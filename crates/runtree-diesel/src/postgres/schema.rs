@@ -170,10 +170,13 @@ async fn apply(
         settings.push_str(&format!("SET LOCAL search_path = {place};"));
     }
     connection.batch_execute(&settings).await?;
-    if let Some(schema) = schema {
-        connection
-            .batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
-            .await?;
+    if let (Some(schema), None) = (schema, place) {
+        // Whoever may not make schemas, and so not even say IF NOT EXISTS, may have been given one.
+        let make = format!(
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{schema}') THEN CREATE SCHEMA \"{schema}\"; END IF; \
+             END $$"
+        );
+        connection.batch_execute(&make).await?;
     }
     let step = step.up();
     connection.batch_execute(&format!("{step} COMMIT;")).await

@@ -30,8 +30,15 @@ pub(crate) struct Done {
     done: bool,
 }
 
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    Read,
+    Write,
+}
+
 impl Store {
-    pub(super) fn check_writable(&self) -> Result<(), RepositoryError> {
+    fn check_writable(&self) -> Result<(), RepositoryError> {
         match self.pool.manager().read_only() {
             Some(why) => Err(RepositoryError::new(ErrorKind::ReadOnly, why)),
             None => Ok(()),
@@ -40,13 +47,14 @@ impl Store {
 
     pub(super) async fn rows<'a, R>(
         &self,
+        purpose: Purpose,
         doing: &str,
         statement: &(impl Fn() -> Statement<'a> + Sync),
     ) -> Result<Vec<R>, RepositoryError>
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        let mut connection = InFlight(Some(self.connection().await?));
+        let mut connection = InFlight(Some(self.connection(purpose).await?));
         let answer =
             tokio::time::timeout(self.answer_timeout, statement().load(connection.get())).await;
         self.answered(doing, connection, answer)
@@ -57,13 +65,28 @@ impl Store {
         doing: &str,
         statement: &(impl Fn() -> Statement<'a> + Sync),
     ) -> Result<usize, RepositoryError> {
-        let mut connection = InFlight(Some(self.connection().await?));
+        let mut connection = InFlight(Some(self.connection(Purpose::Write).await?));
         let answer =
             tokio::time::timeout(self.answer_timeout, statement().execute(connection.get())).await;
         self.answered(doing, connection, answer)
     }
 
-    async fn connection(&self) -> Result<Object<Connector>, RepositoryError> {
+    /// Takes a connection, for writing only where writing is allowed.
+    ///
+    /// That is asked again once there is one: a connection that was made meanwhile may have found that the schema has moved on.
+    async fn connection(&self, purpose: Purpose) -> Result<Object<Connector>, RepositoryError> {
+        match purpose {
+            Purpose::Read => self.any_connection().await,
+            Purpose::Write => {
+                self.check_writable()?;
+                let connection = self.any_connection().await?;
+                self.check_writable()?;
+                Ok(connection)
+            }
+        }
+    }
+
+    async fn any_connection(&self) -> Result<Object<Connector>, RepositoryError> {
         let connector = self.pool.manager();
         // For a place in the pool, and then perhaps for a new connection, whose own wait is shorter.
         let wait = self
@@ -97,7 +120,7 @@ impl Store {
         &'s self,
         doing: &'s str,
     ) -> Result<Transaction<'s>, RepositoryError> {
-        let mut connection = InFlight(Some(self.connection().await?));
+        let mut connection = InFlight(Some(self.connection(Purpose::Write).await?));
         let begin = connection.get().batch_execute("BEGIN");
         let answer = tokio::time::timeout(self.answer_timeout, begin).await;
         self.checked(doing, answer)?;

@@ -20,7 +20,7 @@ use tokio_postgres::AsyncMessage;
 use super::PostgresRepository;
 use super::connect::Connector;
 use super::statement::Statement;
-use super::store::{Done, Store};
+use super::store::{Done, Purpose, Store};
 
 /// How long a notification is held back after another.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -191,7 +191,7 @@ async fn tell(shared: Arc<Shared>, store: Weak<Store>) {
 async fn notify(store: &Store, payload: &str) -> Result<(), RepositoryError> {
     let statement = || Statement::new(NOTIFY).text(payload);
     store
-        .rows::<Done>("notify other processes", &statement)
+        .rows::<Done>(Purpose::Read, "notify other processes", &statement)
         .await?;
     Ok(())
 }

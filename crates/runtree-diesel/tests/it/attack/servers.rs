@@ -51,6 +51,7 @@ fn disturb(server: &TestPostgres, mut disturb: impl FnMut(&mut Dice)) {
 #[test]
 fn connections_that_are_terminated_are_made_again_and_nothing_is_lost() {
     let server = TestPostgres::start();
+    let mut terminated = 0;
     disturb(&server, |dice| {
         // All of them, or about the half.
         let which = if dice.once_in(2) {
@@ -62,8 +63,13 @@ fn connections_that_are_terminated_are_made_again_and_nothing_is_lost() {
             "select count(pg_terminate_backend(pid)) from pg_stat_activity \
              where application_name = 'runtree' {which}"
         );
-        server.execute("postgres", &sql);
+        let count = server.execute("postgres", &sql);
+        terminated += count.trim().parse::<usize>().expect("a count is a number");
     });
+    assert!(
+        terminated > 2,
+        "only {terminated} connections were there to terminate"
+    );
 }
 
 #[test]

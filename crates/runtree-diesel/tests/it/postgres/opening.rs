@@ -283,6 +283,64 @@ async fn a_server_that_takes_no_writes_is_read_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writes_that_wait_while_the_schema_moves_on_are_refused_all() {
+    let database = Database::fresh();
+    let runs = database.open_single().await;
+    let id = created(&runs, &request(NewRun::new("builder"))).await;
+    let mut other = database.session().await;
+    other
+        .batch_execute("begin; lock table runtree_runs in access exclusive mode")
+        .await
+        .unwrap();
+    let read = tokio::spawn({
+        let runs = runs.clone();
+        async move { runs.get(id).await }
+    });
+    database.wait_for_a_waiter().await;
+    // Both wait for the only connection before it breaks.
+    let requests = [
+        request(NewRun::new("first")),
+        request(NewRun::new("second")),
+    ];
+    let (first, second, ()) = tokio::join!(
+        runs.create(&requests[0]),
+        runs.create(&requests[1]),
+        async {
+            database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+            database.execute(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                 where application_name = 'runtree' and datname = current_database()",
+            );
+            other.batch_execute("rollback").await.unwrap();
+        }
+    );
+    for refused in [first, second] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ReadOnly);
+    }
+    assert_eq!(read.await.unwrap().unwrap().unwrap().id, id);
+    assert_eq!(database.execute("select count(*) from runtree_runs"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_an_administrator_made_is_used_by_a_role_that_may_make_none() {
+    let database = Database::fresh();
+    let role = format!("guest_{}", database.name());
+    database.execute(&format!(
+        "create role {role} login; create schema app_runs authorization {role}"
+    ));
+    for _ in 0..2 {
+        let builder = PostgresRepository::builder(database.url_of(&role)).schema("app_runs");
+        let runs = builder.connect().await.unwrap();
+        created(&runs, &request(NewRun::new("builder"))).await;
+    }
+    assert_eq!(
+        database.execute("select count(*) from app_runs.runtree_runs"),
+        "2"
+    );
+    database.execute(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_not_use_the_schema_is_refused_and_makes_nothing() {
     let database = Database::fresh();
     database.open().await;

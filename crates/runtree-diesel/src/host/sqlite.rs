@@ -139,7 +139,8 @@ impl<'c> SqliteRuns<'c> {
     fn prepare(&mut self, doing: &'static str) -> Result<(), RepositoryError> {
         // Changes nothing. A transaction that was begun as a deferred one and has read nothing yet waits here for its turn; once it
         // has read, it would be refused without a wait.
-        const LOCK: &str = "UPDATE runtree_schema_info SET version = version WHERE false";
+        // In the host's own file: one that is attached commits by itself.
+        const LOCK: &str = "UPDATE main.runtree_schema_info SET version = version WHERE false";
         if self.is_checked {
             return Ok(());
         }

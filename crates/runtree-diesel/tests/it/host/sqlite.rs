@@ -145,6 +145,26 @@ async fn opened() -> (File, SqliteRepository) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_attached_is_not_the_hosts_own() {
+    let (file, runs) = opened().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut connection =
+        SqliteConnection::establish(directory.path().join("shop.db").to_str().unwrap()).unwrap();
+    connection
+        .batch_execute(&format!("ATTACH '{}' AS runs", file.path.display()))
+        .unwrap();
+    let request = request(NewRun::new("builder"));
+    let refused = connection.immediate_transaction(|connection| {
+        Ok::<_, diesel::result::Error>(host::sqlite(connection).create(&request))
+    });
+    assert_eq!(
+        refused.unwrap().unwrap_err().kind(),
+        ErrorKind::Configuration
+    );
+    assert_eq!(runs.get(request.id).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deferred_transaction_that_has_read_nothing_waits_for_its_turn() {
     let (file, runs) = opened().await;
     let mut other = connect(&file.path);

@@ -190,8 +190,10 @@ fn processes_whose_clocks_step_by_hours_break_no_promise_of_a_sqlite_file() {
     assert!(figures.calls > 100, "{figures:?}");
 }
 
+/// The instants that processes ask for, such as deadlines, are hours off; the clock of the machine is right, so that this does not
+/// show who stamps the leases.
 #[test]
-fn processes_whose_clocks_step_by_hours_change_nothing_on_a_postgresql() {
+fn processes_that_ask_for_instants_hours_off_change_nothing_on_a_postgresql() {
     let mut scene = Scene::on_postgres(TestPostgres::get().fresh_database());
     let mut workers = Workers { all: Vec::new() };
     for _ in 0..processes() {
@@ -204,7 +206,6 @@ fn processes_whose_clocks_step_by_hours_change_nothing_on_a_postgresql() {
     std::thread::sleep(working_time());
     scene.stop();
     wait_for(workers.all);
-    // Leases are kept to the millisecond, for nobody looked at those clocks.
     let figures = runtime().block_on(scene.conclude(&[]));
     figures.show("stepping clocks");
 }

@@ -1,10 +1,7 @@
 //! SQLite with `Durability::Full`, on a file on the disk, beside a raw loop of the least statements with the same effect.
 
-use std::fmt::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use diesel::connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation};
 use runtree_benches::{Bench, Group, Phase, Rates};
 use runtree_repository::Durability;
 
@@ -17,6 +14,8 @@ pub(crate) const DRAIN_BATCH: usize = 500;
 /// How many workers drain.
 pub(crate) const DRAIN_WORKERS: usize = 2;
 
+/// How many callers there are, and how many operations share a commit of the loop beside them: each caller waits for one, so that
+/// no commit of runtree's can hold more.
 const CALLERS: u64 = 64;
 
 /// What is measured of many callers and of one.
@@ -86,11 +85,10 @@ fn the_reference_does_the_same() {
 
 fn many(bench: &Bench) {
     let count = bench.options().pick(6_400, CALLERS);
-    let batch = operations_a_commit(count);
     let files = Files::new();
-    let (ours, mut raw) = files.open(batch);
+    let (ours, mut raw) = files.open(CALLERS);
     let phases = PHASES.map(|name| Phase::with_goal(name, 0.6));
-    let reference = format!("raw loop, {batch} a commit");
+    let reference = format!("raw loop, {CALLERS} a commit");
     bench.run_rates(
         Rates::new("SQLite, Full, 64 callers", &phases)
             .side(&reference, || raw_round(&mut raw, count))
@@ -161,43 +159,4 @@ fn waiting(bench: &Bench) {
                 many.claim_and_release(repeats)
             }),
     );
-}
-
-static COMMITS: AtomicU64 = AtomicU64::new(0);
-
-/// Answers how many operations of many callers share a commit, on a file of its own whose connections are watched.
-fn operations_a_commit(count: u64) -> u64 {
-    set_default_instrumentation(|| Some(Box::new(CountCommits))).expect("because nobody panicked");
-    let directory = directory();
-    let ours = Ours::sqlite(&directory.path().join("watched.db"), Durability::Full);
-    set_default_instrumentation(|| None).expect("because nobody panicked");
-    ours.create(count, CALLERS);
-    let before = COMMITS.load(Ordering::Relaxed);
-    ours.create(count, CALLERS);
-    let commits = COMMITS.load(Ordering::Relaxed) - before;
-    assert!(commits > 0, "the commits were not seen");
-    count.div_ceil(commits)
-}
-
-struct CountCommits;
-
-impl Instrumentation for CountCommits {
-    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        if let InstrumentationEvent::StartQuery { query, .. } = event {
-            let mut is_commit = IsCommit(false);
-            // Stops at the first piece of a longer text, so that looking costs little.
-            write!(is_commit, "{query}").ok();
-            COMMITS.fetch_add(u64::from(is_commit.0), Ordering::Relaxed);
-        }
-    }
-}
-
-/// Takes a text, and knows whether it is a commit.
-struct IsCommit(bool);
-
-impl fmt::Write for IsCommit {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 = text == "COMMIT";
-        Err(fmt::Error)
-    }
 }

@@ -93,9 +93,9 @@ impl Ours {
         }
     }
 
-    /// Claims so many runs, one a call, and answers them.
+    /// Claims so many runs, one a call, and answers them, the oldest first, which is the order that the reference ends them in.
     pub(crate) fn claim(&self, count: u64, callers: u64) -> (Lap, Vec<LeaseRef>) {
-        self.by(callers, count, |ours, count| async move {
+        let (lap, mut leases) = self.by(callers, count, |ours, count| async move {
             let claim = ours.claim_of(Limit::ONE);
             let mut leases = Vec::new();
             for _ in 0..count {
@@ -103,7 +103,9 @@ impl Ours {
                 leases.extend(claimed.expect("the store works").pop().map(|one| one.lease));
             }
             leases
-        })
+        });
+        leases.sort_by_key(|lease| lease.run);
+        (lap, leases)
     }
 
     /// Completes runs, one a call.

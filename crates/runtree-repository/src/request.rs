@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use runtree_id::{BranchName, CommitId, DirectoryName, RunId, SessionId};
+use runtree_status::RunStatus;
 use runtree_time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,9 +13,10 @@ use sha2::{Digest, Sha256};
 
 use crate::annotation::{MAX_TAGS, too_many_tags};
 use crate::error::{ErrorKind, RepositoryError};
-use crate::facts::RunFacts;
+use crate::facts::{RunFacts, Usage};
 use crate::json;
-use crate::lease::Limit;
+use crate::lease::{Limit, Token};
+use crate::run::{Run, RunSummary};
 use crate::text::{
     AgentType, ConcurrencyKey, GitRepositoryName, IdempotencyKey, ModelName, QueueName, RunInput,
     SessionName, Tag, UniqueKey, UserId, WorkflowName,
@@ -404,6 +406,50 @@ pub struct CheckedRun {
     pub facts: RunFacts,
     /// Values of the host application's own.
     pub metadata: Map<String, Value>,
+}
+
+impl CheckedRun {
+    /// Returns the run as it is when it was created at this instant, with the id and the worktree of `request`, and nothing of which
+    /// has happened to it yet: what a backend stores, and answers with [`Created::New`](crate::Created::New).
+    pub fn into_run(self, request: &CreateRun, now: Timestamp) -> Run {
+        Run {
+            summary: RunSummary {
+                id: request.id,
+                workflow: self.workflow,
+                status: RunStatus::Pending,
+                end_reason: None,
+                queue: self.queue,
+                priority: self.priority,
+                idempotency_key: self.idempotency_key,
+                unique_key: self.unique_key,
+                concurrency: self.concurrency,
+                session_id: self.session_id,
+                user: self.user,
+                attempts: 0,
+                max_attempts: self.max_attempts,
+                token: Token::NONE,
+                owner: None,
+                lease_expires_at: None,
+                cancel: None,
+                worktree: request.worktree.clone(),
+                retry_of: None,
+                tags: self.tags,
+                facts: self.facts,
+                usage: Usage::default(),
+                available_at: self.available_at.unwrap_or(now),
+                deadline: self.deadline,
+                created_at: now,
+                updated_at: now,
+                started_at: None,
+                ended_at: None,
+            },
+            input: self.input,
+            result: None,
+            error: None,
+            metadata: self.metadata,
+            file_changes: Vec::new(),
+        }
+    }
 }
 
 /// One create: the id that the caller drew, the request, and the worktree with its base resolved.

@@ -1,6 +1,7 @@
 //! Making runs: the insert decides, and what stands in its way is read afterwards.
 
 use async_trait::async_trait;
+use runtree_repository::id::RunId;
 use runtree_repository::time::Timestamp;
 use runtree_repository::{
     CheckedRun, ConflictOver, CreateRun, CreateRuns, Created, EventKind, RepositoryError, RetryRun,
@@ -81,8 +82,22 @@ pub(crate) fn create(
     if !checked.facts.is_empty() {
         annotate::set_facts(transaction, request.id, &checked.facts)?;
     }
-    transaction.record_stamped(request.id, EventKind::Created, Token::NONE, None)?;
-    Ok(Created::New(transaction.written_run(request.id)?))
+    record_created(transaction, request.id)?;
+    let run = checked.clone().into_run(request, transaction.now());
+    Ok(Created::New(run))
+}
+
+/// Begins the history of a run that was inserted just before.
+fn record_created(transaction: &mut Transaction<'_>, id: RunId) -> Result<(), RepositoryError> {
+    const FIRST: &str = "INSERT INTO runtree_run_events (namespace, run_id, number, at, kind, token) VALUES (?1, ?2, 1, ?3, ?4, ?5)";
+    let event = transaction
+        .here(FIRST)
+        .bind(id.as_bytes())
+        .bind(transaction.now().as_unix_micros())
+        .bind(EventKind::Created.as_str())
+        .bind(Token::NONE.get());
+    transaction.execute(event)?;
+    Ok(())
 }
 
 fn insertion<'v>(
@@ -210,7 +225,7 @@ fn retry(
     copy(transaction, request)?;
     let detail = json!({ "run": request.id });
     transaction.record(request.of, EventKind::Retried, ended.token, Some(&detail))?;
-    transaction.record_stamped(request.id, EventKind::Created, Token::NONE, None)?;
+    record_created(transaction, request.id)?;
     let run = transaction.written_run(request.id)?;
     Ok(Write::Applied(Created::New(run)))
 }

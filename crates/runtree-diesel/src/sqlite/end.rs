@@ -129,65 +129,110 @@ impl Ending {
     }
 }
 
-/// Applies an owner's outcome, and answers with the whole run.
-pub(crate) fn end(
+/// What an ending does, continuing "failed to".
+pub(super) const DOING: &str = "end a run";
+
+/// A run as an ending answers with it.
+pub(crate) trait Shown: Sized {
+    /// Reads a run that was written just before.
+    fn one(transaction: &mut Transaction<'_>, id: RunId) -> Result<Self, RepositoryError>;
+
+    /// Reads runs that were written just before.
+    fn many(
+        transaction: &mut Transaction<'_>,
+        ids: &[RunId],
+    ) -> Result<Vec<(RunId, Self)>, RepositoryError>;
+}
+
+impl Shown for RunSummary {
+    fn one(transaction: &mut Transaction<'_>, id: RunId) -> Result<Self, RepositoryError> {
+        transaction.written_summary(id)
+    }
+
+    fn many(
+        transaction: &mut Transaction<'_>,
+        ids: &[RunId],
+    ) -> Result<Vec<(RunId, Self)>, RepositoryError> {
+        const READ: &str = select_runs!(concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
+        let rows = transaction.wide_rows::<RunRow>(transaction.here(READ).bind(Value::ids(ids)))?;
+        rows.into_iter()
+            .map(|row| row.decode().map(|run| (run.id, run)))
+            .collect()
+    }
+}
+
+impl Shown for Run {
+    fn one(transaction: &mut Transaction<'_>, id: RunId) -> Result<Self, RepositoryError> {
+        transaction.written_run(id)
+    }
+
+    fn many(
+        transaction: &mut Transaction<'_>,
+        ids: &[RunId],
+    ) -> Result<Vec<(RunId, Self)>, RepositoryError> {
+        transaction.runs(ids)
+    }
+}
+
+/// Applies an owner's outcome.
+pub(crate) fn end<T: Shown>(
     transaction: &mut Transaction<'_>,
     lease: LeaseRef,
     outcome: &Outcome,
-) -> Result<Write<Run>, RepositoryError> {
+) -> Result<Write<T>, RepositoryError> {
     match settle(transaction, lease, outcome)? {
-        Write::Applied(()) => Ok(Write::Applied(transaction.written_run(lease.run)?)),
-        Write::Already(()) => Ok(Write::Already(transaction.written_run(lease.run)?)),
+        Write::Applied(()) => T::one(transaction, lease.run).map(Write::Applied),
+        Write::Already(()) => T::one(transaction, lease.run).map(Write::Already),
         Write::Stale { current } => Ok(Write::Stale { current }),
         Write::NotFound => Ok(Write::NotFound),
     }
 }
 
-/// Applies owners' outcomes in their order, and answers with the runs as lists show them.
+/// Applies owners' outcomes in their order.
 ///
 /// Runs that are completed under the same token, which is what most endings are, are ended together: one statement for each step
 /// instead of one for each step of each run. A run that is named twice has its endings one after the other; those of other runs do
 /// not depend on it.
-pub(super) fn end_many(
+pub(super) fn end_many<T: Shown>(
     transaction: &mut Transaction<'_>,
     endings: &[OwnerEnding],
-) -> Result<Vec<Write<RunSummary>>, RepositoryError> {
+) -> Result<Vec<Write<T>>, RepositoryError> {
     let mut times: BTreeMap<RunId, usize> = BTreeMap::new();
     for ending in endings {
         *times.entry(ending.lease.run).or_default() += 1;
     }
-    let mut alike: BTreeMap<Token, Vec<RunId>> = BTreeMap::new();
+    let mut alike: BTreeMap<Token, BTreeMap<RunId, &Outcome>> = BTreeMap::new();
     for OwnerEnding { lease, outcome } in endings {
         if matches!(outcome, Outcome::Completed { .. }) && times.get(&lease.run) == Some(&1) {
-            alike.entry(lease.token).or_default().push(lease.run);
+            alike
+                .entry(lease.token)
+                .or_default()
+                .insert(lease.run, outcome);
         }
     }
     let mut completed = BTreeMap::new();
-    for (token, runs) in alike {
-        if runs.len() > 1 {
-            completed.extend(complete_all(transaction, token, &runs)?);
+    for (token, outcomes) in alike {
+        if outcomes.len() > 1 {
+            completed.extend(complete_all(transaction, token, &outcomes)?);
         }
     }
     let mut answers = Vec::with_capacity(endings.len());
     for OwnerEnding { lease, outcome } in endings {
         // What is not among them was refused, or is to be ended alone.
         answers.push(match completed.remove(&lease.run) {
-            Some(run) => {
-                put_result(transaction, lease.run, outcome)?;
-                Write::Applied(run)
-            }
-            None => end_summary(transaction, *lease, outcome)?,
+            Some(run) => Write::Applied(run),
+            None => end(transaction, *lease, outcome)?,
         });
     }
     Ok(answers)
 }
 
 /// Completes these runs where this is the token of their owner, and answers with those that it completed.
-fn complete_all(
+fn complete_all<T: Shown>(
     transaction: &mut Transaction<'_>,
     token: Token,
-    runs: &[RunId],
-) -> Result<Vec<(RunId, RunSummary)>, RepositoryError> {
+    outcomes: &BTreeMap<RunId, &Outcome>,
+) -> Result<Vec<(RunId, T)>, RepositoryError> {
     const COMPLETED: &str = concat!(
         end_run!(
             "UPDATE OR FAIL",
@@ -207,10 +252,9 @@ fn complete_all(
         "DELETE FROM runtree_run_leases WHERE namespace = ?1 AND run_id ",
         among!()
     );
-    const READ: &str = select_runs!(concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
     let ending = Ending::of(Event::Complete)?;
     let statement = ending
-        .statement(transaction, COMPLETED, Value::ids(runs))
+        .statement(transaction, COMPLETED, Value::ids(outcomes.keys()))
         .bind(token.get());
     let ended: Vec<EndedRow> = transaction.changed(statement)?;
     let ids = ended
@@ -227,24 +271,12 @@ fn complete_all(
             worktree::leave(transaction, *id, token)?;
         }
     }
-    let rows = transaction.wide_rows::<RunRow>(transaction.here(READ).bind(Value::ids(&ids)))?;
-    rows.into_iter()
-        .map(|row| row.decode().map(|run| (run.id, run)))
-        .collect()
-}
-
-/// Applies an owner's outcome, and answers with the run as lists show it.
-fn end_summary(
-    transaction: &mut Transaction<'_>,
-    lease: LeaseRef,
-    outcome: &Outcome,
-) -> Result<Write<RunSummary>, RepositoryError> {
-    match settle(transaction, lease, outcome)? {
-        Write::Applied(()) => Ok(Write::Applied(transaction.written_summary(lease.run)?)),
-        Write::Already(()) => Ok(Write::Already(transaction.written_summary(lease.run)?)),
-        Write::Stale { current } => Ok(Write::Stale { current }),
-        Write::NotFound => Ok(Write::NotFound),
+    for id in &ids {
+        if let Some(outcome) = outcomes.get(id) {
+            put_result(transaction, *id, outcome)?;
+        }
     }
+    T::many(transaction, &ids)
 }
 
 fn settle(

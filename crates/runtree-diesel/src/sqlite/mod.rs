@@ -10,6 +10,7 @@ mod file_system;
 mod filter;
 mod json;
 mod open;
+mod operation;
 mod overdue;
 mod own;
 #[cfg(test)]
@@ -42,11 +43,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::migrate::Migration;
 
 use self::open::{Opened, Settings};
+use self::operation::{Queued, Reply, Request};
 use self::reader::Reader;
 pub(crate) use self::rows::{Columns, InOrder};
 use self::sql::Transaction;
 use self::watch::Watch;
-use self::writer::{Operation, QUEUE, Queued, Writer};
+use self::writer::{QUEUE, Writer};
 
 /// What a host's own transaction needs as well.
 pub(crate) mod within {
@@ -100,7 +102,7 @@ struct Store {
     durability: Durability,
     clock: Arc<dyn Clock>,
     /// Or why nothing may be written.
-    writer: Result<mpsc::Sender<Box<dyn Operation>>, String>,
+    writer: Result<mpsc::Sender<Request>, String>,
     reader: mpsc::Sender<reader::Read>,
     watch: Arc<Watch>,
     /// Each closes when its thread has ended.
@@ -275,22 +277,31 @@ impl SqliteRepository {
         T: Send + 'static,
         W: FnMut(&mut Transaction<'_>) -> Result<T, RepositoryError> + Send + 'static,
     {
+        self.request(doing, |namespace, reply| {
+            Request::One(Box::new(Queued {
+                namespace,
+                doing,
+                work,
+                result: None,
+                reply,
+            }))
+        })
+        .await
+    }
+
+    /// Sends what `packed` makes of the way back to the caller to the writing thread, and waits for the commit.
+    async fn request<T>(
+        &self,
+        doing: &'static str,
+        packed: impl FnOnce(Namespace, Reply<T>) -> Request,
+    ) -> Result<T, RepositoryError> {
         let writer = match &self.store.writer {
             Ok(writer) => writer,
             Err(why) => return Err(RepositoryError::new(ErrorKind::ReadOnly, why.clone())),
         };
         let (reply, answer) = oneshot::channel();
-        let operation = Queued {
-            namespace: self.namespace.clone(),
-            doing,
-            work,
-            result: None,
-            reply,
-        };
-        writer
-            .send(Box::new(operation))
-            .await
-            .map_err(|_| ended(doing))?;
+        let request = packed(self.namespace.clone(), reply);
+        writer.send(request).await.map_err(|_| ended(doing))?;
         answer.await.map_err(|_| ended(doing))?
     }
 
@@ -359,7 +370,7 @@ fn start(
     }
     let writer = match opened.writer {
         Ok(connection) => {
-            let (writer, operations) = mpsc::channel(QUEUE);
+            let (writer, requests) = mpsc::channel(QUEUE);
             let patience = settings.patience;
             let thread = Writer {
                 connection,
@@ -367,7 +378,7 @@ fn start(
                 schema: opened.schema,
                 clock: Arc::clone(&clock),
                 patience,
-                operations,
+                requests,
                 watch: Arc::clone(&watch),
             };
             running("write", Box::new(move || thread.work()))?;

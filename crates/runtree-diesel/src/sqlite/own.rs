@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::Event;
+use runtree_repository::time::Timestamp;
 use runtree_repository::{
     Claim, ClaimOf, Claimed, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime, Outcome, OwnRuns,
     ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey, WorktreeRecord,
@@ -13,14 +14,12 @@ use runtree_repository::{
 use serde_json::json;
 
 use super::SqliteRepository;
+use super::operation::{EndRequest, Request};
 use super::rows::{CandidateRow, IdRow};
-use super::sql::{Transaction, among, lost, plain, run_joins, select_whole_runs, tags};
+use super::sql::{Transaction, among, lost, plain};
 use super::statement::Value;
 use super::{end, worktree};
-use crate::row::{
-    WholeRunRow, WorktreeRow, payload_columns, persistence_word, run_columns, status,
-    worktree_columns,
-};
+use crate::row::{WorktreeRow, persistence_word, status, worktree_columns};
 
 #[async_trait]
 impl OwnRuns for SqliteRepository {
@@ -75,9 +74,16 @@ impl OwnRuns for SqliteRepository {
 
     async fn end(&self, lease: LeaseRef, outcome: &Outcome) -> Result<Write<Run>, RepositoryError> {
         outcome.check()?;
-        let outcome = outcome.clone();
-        self.write("end a run", move |transaction| {
-            end::end(transaction, lease, &outcome)
+        let ending = Ending {
+            lease,
+            outcome: outcome.clone(),
+        };
+        self.request(end::DOING, |namespace, reply| {
+            Request::End(EndRequest {
+                namespace,
+                ending,
+                reply,
+            })
         })
         .await
     }
@@ -159,7 +165,7 @@ macro_rules! candidates {
     };
     ($used:expr, $index:literal, $which:literal) => {
         concat!(
-            "SELECT r.id, r.attempts, r.token, r.concurrency_key, r.concurrency_limit, ",
+            "SELECT r.id, r.attempts, r.token, r.updated_at, r.concurrency_key, r.concurrency_limit, ",
             "CASE WHEN r.concurrency_key IS NULL THEN 0 ELSE ",
             $used,
             " END AS used FROM runtree_runs r",
@@ -313,7 +319,8 @@ fn take(
         .bind(i64::from(claim.site.is_some()))
         .bind(lease.run.as_bytes());
     if transaction.applies(statement)? {
-        own(transaction, claim, lease, attempt).map(Some)
+        let at = candidate.stamp(transaction.now())?;
+        own(transaction, claim, lease, attempt, at).map(Some)
     } else {
         Ok(None)
     }
@@ -372,8 +379,6 @@ fn own_all(
          FROM runtree_runs r WHERE r.namespace = ?1 AND r.id ",
         among!()
     );
-    const READ: &str =
-        select_whole_runs!("", concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
     let ids = || Value::ids(leases.iter().map(|lease| &lease.run));
     let now = transaction.now();
     let expires_at = now.saturating_add(claim.lease_time.get());
@@ -394,11 +399,8 @@ fn own_all(
         .bind(claim.owner.host.as_str())
         .bind(claim.owner.id.to_string());
     transaction.execute(statement)?;
-    let mut runs = BTreeMap::new();
-    for row in transaction.wide_rows::<WholeRunRow>(transaction.here(READ).bind(ids()))? {
-        let run = row.decode()?;
-        runs.insert(run.id, run);
-    }
+    let taken: Vec<RunId> = leases.iter().map(|lease| lease.run).collect();
+    let mut runs: BTreeMap<RunId, Run> = transaction.runs(&taken)?.into_iter().collect();
     let mut claimed = Vec::with_capacity(leases.len());
     for lease in leases {
         let run = runs.remove(&lease.run).ok_or_else(|| lost(lease.run))?;
@@ -417,6 +419,7 @@ fn own(
     claim: &Claim,
     lease: LeaseRef,
     attempt: u32,
+    at: Timestamp,
 ) -> Result<Claimed, RepositoryError> {
     const LEASE: &str = "INSERT OR REPLACE INTO runtree_run_leases \
          (namespace, run_id, owner_id, owner_host, owner_process, heartbeat_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -431,7 +434,13 @@ fn own(
         .bind(expires_at.as_unix_micros());
     transaction.execute(statement)?;
     let detail = json!({ "attempt": attempt, "owner": claim.owner.id, "host": claim.owner.host });
-    transaction.record_stamped(lease.run, EventKind::Claimed, lease.token, Some(&detail))?;
+    transaction.record_at(
+        lease.run,
+        at,
+        EventKind::Claimed,
+        lease.token,
+        Some(&detail),
+    )?;
     let run = transaction.written_run(lease.run)?;
     let worktree = match &claim.site {
         Some(site) => give_worktree(transaction, &run, lease.token, site)?,

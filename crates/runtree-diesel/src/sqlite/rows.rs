@@ -6,9 +6,10 @@ use diesel::row::{Field as _, Row};
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use runtree_repository::id::RunId;
+use runtree_repository::time::Timestamp;
 use runtree_repository::{LeaseRef, RepositoryError, Token, WorktreeKey};
 
-use crate::row::{count, run_id};
+use crate::row::{count, instant, run_id};
 
 /// A row that is read column by column, in the order of its members.
 pub(crate) trait InOrder: Sized {
@@ -87,6 +88,8 @@ pub(super) struct CandidateRow {
     attempts: i64,
     #[diesel(sql_type = BigInt)]
     token: i64,
+    #[diesel(sql_type = BigInt)]
+    updated_at: i64,
     #[diesel(sql_type = Nullable<Text>)]
     pub(super) concurrency_key: Option<String>,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -133,6 +136,11 @@ impl CandidateRow {
             token: Token::new(count("token", self.token + 1)?),
         };
         Ok((lease, count("number of attempts", self.attempts + 1)?))
+    }
+
+    /// What a claim at this instant stamps the run with.
+    pub(super) fn stamp(&self, now: Timestamp) -> Result<Timestamp, RepositoryError> {
+        Ok(now.max(instant("update instant", self.updated_at)?))
     }
 }
 

@@ -238,6 +238,17 @@ impl<'c> Transaction<'c> {
             .transpose()
     }
 
+    /// Reads runs, whole, in no order.
+    pub(super) fn runs(&mut self, ids: &[RunId]) -> Result<Vec<(RunId, Run)>, RepositoryError> {
+        const SQL: &str =
+            select_whole_runs!("", concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
+        let query = self.here(SQL).bind(super::statement::Value::ids(ids));
+        self.wide_rows::<WholeRunRow>(query)?
+            .into_iter()
+            .map(|row| row.decode().map(|run| (run.id, run)))
+            .collect()
+    }
+
     /// Reads a run that was written just before, whole.
     pub(super) fn written_run(&mut self, id: RunId) -> Result<Run, RepositoryError> {
         self.run(id)?.ok_or_else(|| lost(id))
@@ -282,6 +293,28 @@ impl<'c> Transaction<'c> {
             .here(EVENT)
             .bind(id.as_bytes())
             .bind(self.now.as_unix_micros())
+            .bind(kind.as_str())
+            .bind(token.get())
+            .bind(detail.map(Value::to_string));
+        self.execute(event)?;
+        Ok(())
+    }
+
+    /// As [`record_stamped`](Self::record_stamped), where it is known what the run was stamped with.
+    pub(super) fn record_at(
+        &mut self,
+        id: RunId,
+        at: Timestamp,
+        kind: EventKind,
+        token: Token,
+        detail: Option<&Value>,
+    ) -> Result<(), RepositoryError> {
+        const EVENT: &str = "INSERT INTO runtree_run_events (namespace, run_id, number, at, kind, token, detail) VALUES (?1, ?2, \
+             (SELECT coalesce(max(number), 0) + 1 FROM runtree_run_events WHERE namespace = ?1 AND run_id = ?2), ?3, ?4, ?5, ?6)";
+        let event = self
+            .here(EVENT)
+            .bind(id.as_bytes())
+            .bind(at.as_unix_micros())
             .bind(kind.as_str())
             .bind(token.get())
             .bind(detail.map(Value::to_string));

@@ -1,9 +1,9 @@
 //! The one thread that writes: it gathers waiting operations into one transaction and answers them after the commit.
 //!
-//! One commit costs one flush to the disk however many operations it holds, so waiting callers share it. An operation that fails is
-//! taken back alone: the others are then done again, each in a savepoint of its own. Savepoints from the start would cost a copy of
-//! every page that several operations change, and failures are rare. A caller that is gone is not missed: an operation is written
-//! whole or, when its caller left before its turn, not at all.
+//! One commit costs one flush to the disk however many operations it holds, so waiting callers share it, and endings share their
+//! statements as well. An operation that fails is taken back alone: the others are then done again, each in a savepoint of its own.
+//! Savepoints from the start would cost a copy of every page that several operations change, and failures are rare. A caller that is
+//! gone is not missed: an operation is written whole or, when its caller left before its turn, not at all.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{RunQueryDsl, SqliteConnection};
 use runtree_repository::time::Clock;
-use runtree_repository::{ErrorKind, Namespace, RepositoryError};
-use tokio::sync::{mpsc, oneshot};
+use runtree_repository::{ErrorKind, RepositoryError};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::dialect::classify;
 use super::file_system::Place;
 use super::open::Schema;
-use super::sql::Transaction;
+use super::operation::{Operation, Request, copy, operations};
 use super::statement::Statement;
 use super::watch::Watch;
 
@@ -29,77 +30,13 @@ const MAX_BATCH: usize = 128;
 /// How many operations may wait; further callers wait for a place.
 pub(super) const QUEUE: usize = 1_024;
 
+/// How long the writing thread looks for the next request before it sleeps: about what it costs to wake it.
+const WAKEFUL: Duration = Duration::from_micros(50);
+
 /// How long SQLite itself waits for another process's transaction before the writer looks up and tries again.
 ///
 /// Short, because SQLite sleeps longer and longer within one wait, and a process that has slept for long loses every race.
 pub(super) const BUSY_WAIT: Duration = Duration::from_millis(20);
-
-/// An operation that waits to be written.
-pub(super) trait Operation: Send {
-    /// Tells whether somebody still waits for the answer.
-    fn is_wanted(&self) -> bool;
-
-    /// Does the work inside a transaction, and answers whether it is news to watchers. May be called again when the transaction
-    /// could not be committed, or when another operation in it failed.
-    ///
-    /// # Errors
-    /// What the caller is told; what was done is taken back.
-    fn run(
-        &mut self,
-        connection: &mut SqliteConnection,
-        clock: &dyn Clock,
-    ) -> Result<bool, RepositoryError>;
-
-    /// Tells the caller that the operation is durable.
-    fn succeed(self: Box<Self>);
-
-    /// Tells the caller that the operation did not happen, or what is known of it.
-    fn fail(self: Box<Self>, error: RepositoryError);
-}
-
-/// An operation in the queue, with the work to do and the caller to answer.
-pub(super) struct Queued<T, W> {
-    pub(super) namespace: Namespace,
-    pub(super) doing: &'static str,
-    pub(super) work: W,
-    pub(super) result: Option<T>,
-    pub(super) reply: oneshot::Sender<Result<T, RepositoryError>>,
-}
-
-impl<T, W> Operation for Queued<T, W>
-where
-    T: Send,
-    W: FnMut(&mut Transaction<'_>) -> Result<T, RepositoryError> + Send,
-{
-    fn is_wanted(&self) -> bool {
-        !self.reply.is_closed()
-    }
-
-    fn run(
-        &mut self,
-        connection: &mut SqliteConnection,
-        clock: &dyn Clock,
-    ) -> Result<bool, RepositoryError> {
-        self.result = None;
-        // Read inside the transaction, so that the order of the stamps is the order of the writes.
-        let mut transaction =
-            Transaction::new(connection, &self.namespace, clock.now(), self.doing);
-        self.result = Some((self.work)(&mut transaction)?);
-        Ok(transaction.is_news())
-    }
-
-    fn succeed(self: Box<Self>) {
-        let result = self.result.ok_or_else(|| {
-            RepositoryError::new(ErrorKind::Internal, "a write was committed but never done")
-        });
-        // Nobody waits any more when this fails; the write is durable all the same.
-        drop(self.reply.send(result));
-    }
-
-    fn fail(self: Box<Self>, error: RepositoryError) {
-        drop(self.reply.send(Err(error)));
-    }
-}
 
 /// What the writing thread works with.
 pub(super) struct Writer {
@@ -108,21 +45,23 @@ pub(super) struct Writer {
     pub(super) schema: Schema,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) patience: Duration,
-    pub(super) operations: mpsc::Receiver<Box<dyn Operation>>,
+    pub(super) requests: mpsc::Receiver<Request>,
     pub(super) watch: Arc<Watch>,
 }
 
-/// Why a whole transaction did not happen; told to every caller whose operation was in it.
-type Failure = Arc<RepositoryError>;
-
-/// Operations, each with what it was refused for.
-type Batch = [(Box<dyn Operation>, Option<RepositoryError>)];
+/// An operation of a transaction, and what became of it.
+struct Part {
+    operation: Box<dyn Operation>,
+    refused: Option<RepositoryError>,
+    /// It took the whole transaction back when it was tried, so that it is not tried again.
+    is_out: bool,
+}
 
 /// What became of a transaction.
 enum Attempt {
     /// It is durable; the flag tells whether it is news to watchers.
     Written(bool),
-    /// One operation failed, and nothing was written.
+    /// An operation failed, and nothing was written.
     Refused(usize, RepositoryError),
 }
 
@@ -133,31 +72,43 @@ impl Writer {
         if let Err(error) = self.connection.batch_execute(&short_wait) {
             tracing::warn!(%error, "the time limit of SQLite's own waiting cannot be set");
         }
-        while let Some(first) = self.operations.blocking_recv() {
+        while let Some(first) = self.next() {
             let mut batch = vec![first];
             while batch.len() < MAX_BATCH {
-                match self.operations.try_recv() {
+                match self.requests.try_recv() {
                     Ok(next) => batch.push(next),
                     Err(_) => break,
                 }
             }
-            batch.retain(|operation| operation.is_wanted());
-            if !batch.is_empty() {
-                self.write(batch);
+            let operations = operations(batch);
+            if !operations.is_empty() {
+                self.write(operations);
             }
         }
     }
 
-    /// Writes a batch in one transaction, again from the start while others hold the database, and answers every caller.
-    fn write(&mut self, batch: Vec<Box<dyn Operation>>) {
-        let mut batch: Vec<_> = batch
-            .into_iter()
-            .map(|operation| (operation, None))
-            .collect();
+    /// Waits for the next request. Who was answered just now often comes back at once, sooner than a thread that sleeps is awake
+    /// again, so this thread looks for a moment before it sleeps.
+    fn next(&mut self) -> Option<Request> {
+        let began = Instant::now();
+        while began.elapsed() < WAKEFUL {
+            match self.requests.try_recv() {
+                Ok(request) => return Some(request),
+                Err(TryRecvError::Disconnected) => return None,
+                // Whoever else wants this processor has it.
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+            }
+        }
+        self.requests.blocking_recv()
+    }
+
+    /// Writes operations in one transaction, again from the start while others hold the database, and answers every caller.
+    fn write(&mut self, operations: Vec<Box<dyn Operation>>) {
+        let mut parts: Vec<Part> = operations.into_iter().map(Part::new).collect();
         let began = Instant::now();
         let mut divided = false;
         let failure = loop {
-            match self.attempt(&mut batch, divided) {
+            match self.attempt(&mut parts, divided) {
                 Ok(Attempt::Written(is_news)) => {
                     // Before the callers are answered: who hears of a write from its writer finds the mark moved.
                     if is_news {
@@ -167,8 +118,14 @@ impl Writer {
                 }
                 Ok(Attempt::Refused(place, error)) => {
                     self.roll_back();
-                    if let [(_, refused)] = batch.as_mut_slice() {
-                        *refused = Some(error);
+                    if divided {
+                        parts[place].refused = Some(error);
+                        parts[place].is_out = true;
+                        continue;
+                    }
+                    parts = parts.into_iter().flat_map(Part::apart).collect();
+                    if let [part] = parts.as_mut_slice() {
+                        part.refused = Some(error);
                         break None;
                     }
                     tracing::debug!(%error, place, "an operation failed, the others are done again without it");
@@ -177,48 +134,49 @@ impl Writer {
                 Err(failure) => {
                     self.roll_back();
                     if failure.kind() != ErrorKind::Busy || began.elapsed() >= self.patience {
-                        break Some(failure);
+                        break Some(Arc::new(failure));
                     }
                     // SQLite answers some conflicts at once instead of waiting.
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
         };
-        for (operation, refused) in batch {
-            match (refused, &failure) {
-                (_, Some(failure)) => operation.fail(copy(failure)),
-                (Some(error), None) => operation.fail(error),
-                (None, None) => operation.succeed(),
+        for part in parts {
+            match (part.refused, &failure) {
+                (Some(error), _) if part.is_out => part.operation.fail(error),
+                (_, Some(failure)) => part.operation.fail(copy(failure)),
+                (Some(error), None) => part.operation.fail(error),
+                (None, None) => part.operation.succeed(),
             }
         }
     }
 
     /// Does the operations in one transaction; `divided` gives each a savepoint, so that one that fails is taken back alone.
-    fn attempt(&mut self, batch: &mut Batch, divided: bool) -> Result<Attempt, Failure> {
+    fn attempt(&mut self, parts: &mut [Part], divided: bool) -> Result<Attempt, RepositoryError> {
         self.place.check()?;
         self.command("BEGIN IMMEDIATE")?;
         self.schema.check_writer(&mut self.connection)?;
         let mut is_news = false;
-        for (place, (operation, refused)) in batch.iter_mut().enumerate() {
-            *refused = None;
+        for (place, part) in parts
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, part)| !part.is_out)
+        {
+            part.refused = None;
             if divided {
                 self.command("SAVEPOINT operation")?;
             }
             let (connection, clock) = (&mut self.connection, self.clock.as_ref());
-            let done = catch_unwind(AssertUnwindSafe(|| operation.run(connection, clock)))
+            let done = catch_unwind(AssertUnwindSafe(|| part.operation.run(connection, clock)))
                 .unwrap_or_else(|panic| Err(panicked(&*panic)));
             match done {
                 Ok(told) => is_news |= told,
-                Err(error) if error.kind() == ErrorKind::Busy => return Err(Arc::new(error)),
-                Err(error) if !divided => return Ok(Attempt::Refused(place, error)),
-                Err(error) => {
-                    // SQLite takes the whole transaction back by itself after some errors; then there is no savepoint any more, and
-                    // the error of this operation is the error of all.
-                    if self.command("ROLLBACK TO operation").is_err() {
-                        return Err(Arc::new(error));
-                    }
-                    *refused = Some(error);
+                Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
+                // After some errors SQLite takes the whole transaction back by itself, and there is no savepoint any more.
+                Err(error) if !divided || self.command("ROLLBACK TO operation").is_err() => {
+                    return Ok(Attempt::Refused(place, error));
                 }
+                Err(error) => part.refused = Some(error),
             }
             if divided {
                 self.command("RELEASE operation")?;
@@ -228,10 +186,10 @@ impl Writer {
         Ok(Attempt::Written(is_news))
     }
 
-    fn command(&mut self, sql: &'static str) -> Result<(), Failure> {
+    fn command(&mut self, sql: &'static str) -> Result<(), RepositoryError> {
         let done = Statement::command(sql).execute(&mut self.connection);
         done.map(drop)
-            .map_err(|error| Arc::new(classify(error, "write to the database")))
+            .map_err(|error| classify(error, "write to the database"))
     }
 
     fn roll_back(&mut self) {
@@ -242,8 +200,19 @@ impl Writer {
     }
 }
 
-fn copy(failure: &Failure) -> RepositoryError {
-    RepositoryError::new(failure.kind(), failure.to_string()).with_source(Arc::clone(failure))
+impl Part {
+    fn new(operation: Box<dyn Operation>) -> Self {
+        Self {
+            operation,
+            refused: None,
+            is_out: false,
+        }
+    }
+
+    /// The operations that this one stands for.
+    fn apart(self) -> impl Iterator<Item = Self> {
+        self.operation.apart().into_iter().map(Self::new)
+    }
 }
 
 /// The error of an operation or a read that panicked: a defect, told to its caller alone.

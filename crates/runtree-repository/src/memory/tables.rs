@@ -53,7 +53,7 @@ impl Tables {
             };
         }
         let fingerprint = checked.fingerprint;
-        let run = new_run(request, checked, now);
+        let run = checked.into_run(request, now);
         let row = Row::new(run.clone(), fingerprint, now);
         self.rows.insert(request.id, row);
         Created::New(run)
@@ -630,46 +630,6 @@ fn retried(ended: &Run, request: &RetryRun, now: Timestamp) -> Run {
         result: None,
         error: None,
         metadata: ended.metadata.clone(),
-        file_changes: Vec::new(),
-    }
-}
-
-fn new_run(request: &CreateRun, checked: CheckedRun, now: Timestamp) -> Run {
-    Run {
-        summary: RunSummary {
-            id: request.id,
-            workflow: checked.workflow,
-            status: RunStatus::Pending,
-            end_reason: None,
-            queue: checked.queue,
-            priority: checked.priority,
-            idempotency_key: checked.idempotency_key,
-            unique_key: checked.unique_key,
-            concurrency: checked.concurrency,
-            session_id: checked.session_id,
-            user: checked.user,
-            attempts: 0,
-            max_attempts: checked.max_attempts,
-            token: Token::NONE,
-            owner: None,
-            lease_expires_at: None,
-            cancel: None,
-            worktree: request.worktree.clone(),
-            retry_of: None,
-            tags: checked.tags,
-            facts: checked.facts,
-            usage: Usage::default(),
-            available_at: checked.available_at.unwrap_or(now),
-            deadline: checked.deadline,
-            created_at: now,
-            updated_at: now,
-            started_at: None,
-            ended_at: None,
-        },
-        input: checked.input,
-        result: None,
-        error: None,
-        metadata: checked.metadata,
         file_changes: Vec::new(),
     }
 }

@@ -221,7 +221,7 @@ macro_rules! take {
 /// Takes waiting runs in their order, each only while its concurrency key has room.
 ///
 /// Nobody else writes meanwhile, so what was counted stays true; what this claim takes itself is counted here.
-fn claim_runs(
+pub(super) fn claim_runs(
     transaction: &mut Transaction<'_>,
     claim: &Claim,
 ) -> Result<Vec<Claimed>, RepositoryError> {

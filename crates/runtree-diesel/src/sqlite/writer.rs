@@ -226,3 +226,236 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> RepositoryError {
         format!("an operation panicked and was taken back: {text}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use diesel::QueryableByName;
+    use diesel::sql_types::BigInt;
+    use runtree_repository::id::IdGenerator;
+    use runtree_repository::time::SystemClock;
+    use runtree_repository::{
+        Claim, ClaimOf, CreateRun, Durability, Ending, HostName, LeaseRef, LeaseTime, Limit,
+        NewRun, Outcome, Owner, ProcessMark, Run, Write,
+    };
+    use tokio::sync::oneshot;
+
+    use super::super::open::Settings;
+    use super::super::operation::{EndRequest, Queued};
+    use super::super::sql::Transaction;
+    use super::super::{create, default_namespace, open, own};
+    use super::*;
+
+    /// A writing thread's work on a new file, done by whoever calls it.
+    struct Bench {
+        writer: Writer,
+        _alive: mpsc::Sender<Infallible>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let settings = Settings {
+                path: directory.path().join("runs.db"),
+                durability: Durability::Full,
+                patience: Duration::from_secs(1),
+                creates_directories: false,
+                migrates: true,
+            };
+            let opened = open::open(&settings, 0, SystemClock.now()).unwrap();
+            let (alive, until_closed) = mpsc::channel(1);
+            let (_, requests) = mpsc::channel(1);
+            let writer = Writer {
+                connection: opened.writer.unwrap(),
+                place: Place::of(&opened.path),
+                schema: opened.schema,
+                clock: Arc::new(SystemClock),
+                patience: settings.patience,
+                requests,
+                watch: Arc::new(Watch::new(opened.listener, until_closed)),
+            };
+            Self {
+                writer,
+                _alive: alive,
+                _directory: directory,
+            }
+        }
+
+        /// Does what a transaction of its own does.
+        fn within<T>(&mut self, work: impl FnOnce(&mut Transaction<'_>) -> T) -> T {
+            let namespace = default_namespace();
+            let connection = &mut self.writer.connection;
+            work(&mut Transaction::new(
+                connection,
+                &namespace,
+                SystemClock.now(),
+                "test",
+            ))
+        }
+
+        /// Creates and claims so many runs.
+        fn leases(&mut self, count: u64) -> Vec<LeaseRef> {
+            let ids = IdGenerator::system();
+            let claim = Claim {
+                owner: Owner {
+                    id: ids.owner_id().unwrap(),
+                    host: HostName::new("here").unwrap(),
+                    process: ProcessMark::new("1").unwrap(),
+                },
+                lease_time: LeaseTime::default(),
+                limit: Limit::new(count).unwrap(),
+                of: ClaimOf::ANY,
+                site: None,
+            };
+            self.within(|transaction| {
+                for _ in 0..count {
+                    let request = CreateRun {
+                        id: ids.run_id().unwrap(),
+                        run: NewRun::new("builder"),
+                        worktree: None,
+                    };
+                    let _ = create::create(transaction, &request, &request.run.check().unwrap())
+                        .unwrap();
+                }
+                let claimed = own::claim_runs(transaction, &claim).unwrap();
+                claimed.into_iter().map(|claimed| claimed.lease).collect()
+            })
+        }
+    }
+
+    type Answer<T> = oneshot::Receiver<Result<T, RepositoryError>>;
+
+    fn executes(sql: &'static str) -> (Request, Answer<usize>) {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::One(Box::new(Queued {
+            namespace: default_namespace(),
+            doing: "insert",
+            work: move |transaction: &mut Transaction<'_>| {
+                let insert = transaction.here_dynamic(format!("{sql} WHERE ?1 IS NOT NULL"));
+                transaction.execute(insert)
+            },
+            result: None,
+            reply,
+        }));
+        (request, answer)
+    }
+
+    fn completes(lease: LeaseRef) -> (Request, Answer<Write<Run>>) {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::End(EndRequest {
+            namespace: default_namespace(),
+            ending: Ending {
+                lease,
+                outcome: Outcome::Completed { result: None },
+            },
+            reply,
+        });
+        (request, answer)
+    }
+
+    /// Writes what these statements insert, in one go, and answers whether each was acknowledged, and how many rows there are.
+    fn inserted(bench: &mut Bench, statements: &[&'static str]) -> (Vec<bool>, i64) {
+        #[derive(QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = BigInt)]
+            number: i64,
+        }
+        let (requests, answers): (Vec<_>, Vec<_>) =
+            statements.iter().map(|sql| executes(sql)).unzip();
+        bench.writer.write(operations(requests));
+        let acknowledged = answers
+            .into_iter()
+            .map(|answer| answer.blocking_recv().unwrap().is_ok());
+        let acknowledged = acknowledged.collect();
+        let count: Count = diesel::sql_query("SELECT count(*) AS number FROM t")
+            .get_result(&mut bench.writer.connection)
+            .unwrap();
+        (acknowledged, count.number)
+    }
+
+    const SMALL: &str = "INSERT INTO t SELECT 'small'";
+
+    #[test]
+    fn whoever_fills_the_disk_does_not_fail_those_that_share_its_commit() {
+        const LARGE: &str = "INSERT INTO t SELECT zeroblob(100000000)";
+        let mut bench = Bench::new();
+        let setup = "CREATE TABLE t (a); PRAGMA max_page_count = 1000";
+        bench.writer.connection.batch_execute(setup).unwrap();
+        let all = inserted(&mut bench, &[SMALL, LARGE, SMALL, LARGE, SMALL]);
+        assert_eq!(all, (vec![true, false, true, false, true], 3));
+    }
+
+    /// As SQLite does by itself after some errors of the disk.
+    #[test]
+    fn whoever_takes_the_transaction_back_does_not_fail_those_that_share_its_commit() {
+        const TAKES_BACK: &str = "INSERT OR ROLLBACK INTO t SELECT NULL";
+        let mut bench = Bench::new();
+        let setup = "CREATE TABLE t (a NOT NULL)";
+        bench.writer.connection.batch_execute(setup).unwrap();
+        let all = inserted(&mut bench, &[SMALL, TAKES_BACK, SMALL, TAKES_BACK, SMALL]);
+        assert_eq!(all, (vec![true, false, true, false, true], 3));
+        let all = inserted(&mut bench, &[TAKES_BACK, TAKES_BACK]);
+        assert_eq!(all, (vec![false, false], 3));
+    }
+
+    #[test]
+    fn endings_that_wait_together_are_one_operation_and_each_is_answered() {
+        let mut bench = Bench::new();
+        let mut leases = bench.leases(5);
+        leases[3].token = leases[3].token.next();
+        let (requests, answers): (Vec<_>, Vec<_>) = leases.iter().copied().map(completes).unzip();
+        let operations = operations(requests);
+        assert_eq!(operations.len(), 1);
+        bench.writer.write(operations);
+        for (place, answer) in answers.into_iter().enumerate() {
+            match answer.blocking_recv().unwrap().unwrap() {
+                Write::Applied(run) => {
+                    assert!(place != 3 && run.has_ended());
+                    assert_eq!(run.id, leases[place].run);
+                }
+                Write::Stale { current } => {
+                    assert!(place == 3 && !current.has_ended());
+                }
+                other @ (Write::Already(_) | Write::NotFound) => panic!("{place}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_ending_that_fails_does_not_fail_those_that_wait_with_it() {
+        let mut bench = Bench::new();
+        let leases = bench.leases(4);
+        let damage = "UPDATE runtree_run_payloads SET metadata = 'no JSON' \
+             WHERE run_id = (SELECT id FROM runtree_runs ORDER BY id LIMIT 1)";
+        bench.writer.connection.batch_execute(damage).unwrap();
+        let (requests, answers): (Vec<_>, Vec<_>) = leases.iter().copied().map(completes).unzip();
+        bench.writer.write(operations(requests));
+        for (place, answer) in answers.into_iter().enumerate() {
+            match answer.blocking_recv().unwrap() {
+                Ok(Write::Applied(run)) => assert!(place > 0 && run.has_ended()),
+                Err(error) if error.kind() == ErrorKind::Corrupt => assert_eq!(place, 0),
+                other => panic!("{place}: {other:?}"),
+            }
+        }
+        let after = bench.within(|transaction| transaction.summary(leases[0].run));
+        assert!(!after.unwrap().unwrap().has_ended(), "it was taken back");
+    }
+
+    #[test]
+    fn whoever_left_before_its_turn_is_not_written() {
+        let mut bench = Bench::new();
+        let leases = bench.leases(3);
+        let (requests, mut answers): (Vec<_>, Vec<_>) =
+            leases.iter().copied().map(completes).unzip();
+        drop(answers.remove(1));
+        bench.writer.write(operations(requests));
+        let mut has_ended = |lease: &LeaseRef| {
+            let run = bench.within(|transaction| transaction.summary(lease.run));
+            run.unwrap().unwrap().has_ended()
+        };
+        let ended: Vec<bool> = leases.iter().map(&mut has_ended).collect();
+        assert_eq!(ended, [true, false, true]);
+    }
+}

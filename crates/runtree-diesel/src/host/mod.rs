@@ -93,7 +93,7 @@
 //!   taken answers the run that has it, a completion with an old token is rejected. What is rejected leaves its record in the history of the
 //!   run if the host commits.
 //! - Each call stands in a savepoint of its own. One that answers an error has left nothing behind, and the host's transaction goes
-//!   on, after a failed statement too.
+//!   on, after a failed statement too; where the database itself has ended it, the error says so (see [below](#a-file-of-sqlite)).
 //! - Nothing is done by a connection that is in no transaction.
 //!
 //! # What the host sees to
@@ -114,6 +114,12 @@
 //! with `immediate_transaction`. A plain `transaction` is a deferred one: it takes its turn to write only with the first write, and when it
 //! has read before that and another connection has written since, it is refused at once ([`Busy`](ErrorKind::Busy)), however long the
 //! timeout, and only a rollback helps. A deferred transaction whose first step is a call of this module waits as it should.
+//!
+//! When a write fails because the disk is full or broken, SQLite may take back the whole transaction by itself, the host's own rows
+//! too, and not only the savepoint of the call. Each statement after that would commit by itself. The error
+//! ([`Unavailable`](ErrorKind::Unavailable)) then names the host's whole transaction: leave it at once with an error, and begin all
+//! of it again when there is space. `transaction` of the connection then answers an error of Diesel's, that there is no transaction
+//! to roll back, in place of the one that it was left with; the connection is good for the next one.
 //!
 //! The instants are those of the machine's clock, or of the one given to [`SqliteRuns::clock`].
 //!
@@ -136,7 +142,8 @@
 //!   that this one must not write, or not even read it; or the connection may not write.
 //! - [`Unsupported`](ErrorKind::Unsupported): a SQLite with a known corruption bug.
 //! - [`Busy`](ErrorKind::Busy): others are in the way; the whole transaction is to be repeated.
-//! - [`Unavailable`](ErrorKind::Unavailable), [`Corrupt`](ErrorKind::Corrupt), [`Internal`](ErrorKind::Internal): as everywhere.
+//! - [`Unavailable`](ErrorKind::Unavailable), [`Corrupt`](ErrorKind::Corrupt), [`Internal`](ErrorKind::Internal): as everywhere. On
+//!   SQLite the text says when the host's whole transaction is gone.
 
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -1,9 +1,10 @@
 //! Runs in a host's own transaction on SQLite: what the writing thread does in a savepoint, done in the host's.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use diesel::connection::{SimpleConnection, TransactionManager};
-use diesel::sql_types::BigInt;
+use diesel::result::{Error, QueryResult};
 use diesel::sqlite::Sqlite;
 use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use runtree_repository::id::RunId;
@@ -29,12 +30,8 @@ pub struct SqliteRuns<'c> {
     is_checked: bool,
 }
 
-/// Whether foreign keys are enforced; unlike a table, a setting can be looked at without a look at the file.
-#[derive(PartialEq, Eq, QueryableByName)]
-struct ForeignKeysRow {
-    #[diesel(sql_type = BigInt)]
-    foreign_keys: i64,
-}
+/// How SQLite refuses a transaction inside of another.
+const IN_ONE: &str = "cannot start a transaction within a transaction";
 
 impl<'c> SqliteRuns<'c> {
     pub(super) fn new(connection: &'c mut SqliteConnection) -> Self {
@@ -126,13 +123,25 @@ impl<'c> SqliteRuns<'c> {
             ))
         });
         let done = done.and_then(|answer| self.batch("RELEASE runtree", doing).map(|()| answer));
-        if done.is_err()
-            && let Err(error) = self.batch("ROLLBACK TO runtree; RELEASE runtree", doing)
-        {
-            // After some failures SQLite itself takes the whole transaction back; Diesel then knows that there is none.
-            tracing::debug!(%error, "there was no savepoint to roll back to");
-        }
-        done
+        done.map_err(|error| self.take_back(error, doing))
+    }
+
+    /// Takes the savepoint back after an error, and says when the whole transaction is gone with it.
+    ///
+    /// After some failures, such as a full disk, SQLite itself takes the whole transaction back and each later statement is one by
+    /// itself. Diesel notices when the rollback to the savepoint fails in turn.
+    fn take_back(&mut self, error: RepositoryError, doing: &str) -> RepositoryError {
+        let Err(failure) = self.batch("ROLLBACK TO runtree; RELEASE runtree", doing) else {
+            return error;
+        };
+        tracing::debug!(error = %failure, "there was no savepoint to roll back to");
+        let then = if self.depth().is_ok_and(|depth| depth.is_none()) {
+            "SQLite has taken the host's whole transaction back, and what is written now commits by itself: leave the transaction \
+             at once, and begin all of it again"
+        } else {
+            "what was done could not be taken back: roll the host's whole transaction back, and begin all of it again"
+        };
+        RepositoryError::new(error.kind(), format!("{error}; {then}")).with_source(error)
     }
 
     /// Takes the write lock before anything is read, and looks at the schema once.
@@ -160,38 +169,37 @@ impl<'c> SqliteRuns<'c> {
 
     /// Refuses a connection without a transaction, on which each statement would be one by itself.
     fn refuse_outside(&mut self, doing: &str) -> Result<(), RepositoryError> {
-        type Manager = <SqliteConnection as Connection>::TransactionManager;
-        let status = Manager::transaction_manager_status_mut(self.connection);
-        let depth = status.transaction_depth();
-        match depth.map_err(|error| classify(error, doing))? {
+        match self.depth().map_err(|error| classify(error, doing))? {
             Some(_) => self.refuse_taken_back(doing),
             None => Err(outside(doing)),
         }
     }
 
+    /// How many transactions Diesel believes the connection to be in, one inside of the other.
+    fn depth(&mut self) -> QueryResult<Option<NonZeroU32>> {
+        type Manager = <SqliteConnection as Connection>::TransactionManager;
+        Manager::transaction_manager_status_mut(self.connection).transaction_depth()
+    }
+
     /// Refuses a transaction that SQLite has taken back by itself after a failure, of which Diesel need not know.
     ///
-    /// SQLite tells by ignoring a change of this setting inside of a transaction.
+    /// SQLite tells by the refusal of a second transaction, which changes nothing. It would tell by a setting that cannot be made inside of
+    /// a transaction as well, but prepares every statement of the connection anew after each setting.
     fn refuse_taken_back(&mut self, doing: &str) -> Result<(), RepositoryError> {
-        const IS_ON: &str = "PRAGMA foreign_keys";
-        let before: ForeignKeysRow = self.row(IS_ON, doing)?;
-        let (set, back) = if before.foreign_keys == 0 {
-            ("PRAGMA foreign_keys = 1", "PRAGMA foreign_keys = 0")
-        } else {
-            ("PRAGMA foreign_keys = 0", "PRAGMA foreign_keys = 1")
-        };
-        self.batch(set, doing)?;
-        let after: ForeignKeysRow = self.row(IS_ON, doing)?;
-        if after == before {
-            return Ok(());
+        match self.connection.batch_execute("BEGIN") {
+            Err(Error::DatabaseError(_, information)) if information.message() == IN_ONE => Ok(()),
+            Err(error) => Err(classify(error, doing)),
+            Ok(()) => {
+                self.batch("ROLLBACK", doing)?;
+                Err(RepositoryError::new(
+                    ErrorKind::InvalidInput,
+                    format!(
+                        "failed to {doing}: SQLite has taken the connection's transaction back after a failure; end it and begin \
+                         again"
+                    ),
+                ))
+            }
         }
-        self.batch(back, doing)?;
-        Err(RepositoryError::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "failed to {doing}: SQLite has taken the connection's transaction back after a failure; end it and begin again"
-            ),
-        ))
     }
 
     fn has_tables(&mut self, doing: &str) -> Result<bool, RepositoryError> {

@@ -248,6 +248,118 @@ async fn a_file_that_others_hold_for_too_long_is_busy() {
     connection.commit().await.unwrap();
 }
 
+/// Tells whether SQLite itself knows of a transaction, whatever Diesel counts.
+fn is_in_transaction(connection: &mut SqliteConnection) -> bool {
+    match connection.batch_execute("BEGIN") {
+        Ok(()) => {
+            connection.batch_execute("ROLLBACK").unwrap();
+            false
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains("within a transaction"), "{text}");
+            true
+        }
+    }
+}
+
+/// After a failure to write SQLite sometimes takes back one statement and sometimes the whole transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_file_leaves_the_hosts_transaction_whole_or_says_that_all_of_it_is_gone() {
+    let (mut lost, mut kept) = (0, 0);
+    for spare in 0..40 {
+        let (file, runs) = opened().await;
+        let mut host = connect(&file.path);
+        let pages: Vec<NumberRow> = sql_query("SELECT page_count AS number FROM pragma_page_count")
+            .load(&mut host)
+            .unwrap();
+        host.begin().await;
+        let (before, after) = (request(NewRun::new("one")), request(NewRun::new("two")));
+        host.order(before.id).await.unwrap();
+        let limit = pages.first().unwrap().number + spare;
+        host.batch_execute(&format!("PRAGMA max_page_count = {limit}"))
+            .unwrap();
+        let large = request(
+            NewRun::new("builder")
+                .input("x".repeat(60_000))
+                .tag("nightly"),
+        );
+        let Err(error) = host::sqlite(&mut host).create(&large) else {
+            host.roll_back().await.unwrap();
+            continue;
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("is full"), "{text}");
+        let is_there = is_in_transaction(&mut host);
+        let says_gone = text.contains("the host's whole transaction");
+        assert_eq!(says_gone, !is_there, "with {spare} pages: {text}");
+        host.batch_execute("PRAGMA max_page_count = 100000")
+            .unwrap();
+        if is_there {
+            kept += 1;
+            new(host::sqlite(&mut host).create(&after));
+            host.commit().await.unwrap();
+            assert_eq!(orders(&mut host), BTreeSet::from([before.id]));
+        } else {
+            lost += 1;
+            let refused = host::sqlite(&mut host).create(&after).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+            assert!(host.commit().await.is_err(), "there is nothing to commit");
+            assert_eq!(orders(&mut host), BTreeSet::new());
+            // The same connection repeats the whole of it.
+            host.begin().await;
+            host.order(before.id).await.unwrap();
+            new(host::sqlite(&mut host).create(&large));
+            new(host::sqlite(&mut host).create(&after));
+            host.commit().await.unwrap();
+            assert!(runs.get(large.id).await.unwrap().is_some());
+        }
+        assert!(runs.get(after.id).await.unwrap().is_some());
+    }
+    assert!(lost > 0, "{lost} lost and {kept} kept");
+    println!("{lost} lost and {kept} kept");
+}
+
+/// SQLite prepares every statement of a connection anew after a setting was made on it, to the value that it had too. Diesel does
+/// not hand on how often it did, so what is looked at is that no setting is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_makes_no_setting_which_would_expire_the_hosts_statements() {
+    let (file, _runs) = opened().await;
+    let mut host = connect(&file.path);
+    let (seen, statements) = std::sync::mpsc::channel();
+    host.begin().await;
+    host.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+        if let InstrumentationEvent::StartQuery { query, .. } = event {
+            let _ = seen.send(query.to_string());
+        }
+    });
+    new(host::sqlite(&mut host).create(&request(NewRun::new("builder"))));
+    new(host::sqlite(&mut host).create(&request(NewRun::new("builder"))));
+    drop(host);
+    let statements: Vec<String> = statements.iter().collect();
+    assert!(statements.len() > 10, "{statements:?}");
+    let is_setting = |sql: &&String| sql.trim_start().to_uppercase().starts_with("PRAGMA");
+    let settings: Vec<&String> = statements.iter().filter(is_setting).collect();
+    assert!(settings.is_empty(), "{settings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_was_taken_back_behind_diesels_back_is_refused() {
+    let (file, runs) = opened().await;
+    let mut host = connect(&file.path);
+    host.begin().await;
+    // Not by a batch, after which Diesel would look.
+    sql_query("ROLLBACK").execute(&mut host).unwrap();
+    let request = request(NewRun::new("builder"));
+    for _ in 0..2 {
+        let refused = host::sqlite(&mut host).create(&request).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+        assert!(!is_in_transaction(&mut host));
+    }
+    assert!(runs.get(request.id).await.unwrap().is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_clock_stamps_and_what_the_host_set_stays() {
     let (file, runs) = opened().await;

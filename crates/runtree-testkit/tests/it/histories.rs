@@ -124,19 +124,23 @@ fn failed(failure: Failure) -> Answer {
 }
 
 impl Told {
-    fn right() -> (Self, RunId) {
-        let run = run_id();
+    fn nothing() -> Self {
         let expectations = Expectations {
             failures: Vec::new(),
             longest_call: Duration::from_secs(1),
             clocks_agree: true,
             all_ended: true,
         };
-        let mut told = Self {
+        Self {
             operations: Vec::new(),
-            stored: vec![stored(run)],
+            stored: Vec::new(),
             expectations,
-        };
+        }
+    }
+
+    fn right() -> (Self, RunId) {
+        let (mut told, run) = (Self::nothing(), run_id());
+        told.stored.push(stored(run));
         let rescued = Answer::Rescued {
             held: vec![Held { run, token: 1 }],
         };
@@ -305,21 +309,115 @@ fn what_nobody_asked_for_is_refused() {
 }
 
 #[test]
-fn what_failed_and_is_there_is_refused() {
+fn a_renewal_that_was_accepted_after_its_owner_let_go_is_refused() {
+    let release = |run, token| Call::Release {
+        held: Held { run, token },
+    };
+    for is_killed in [false, true] {
+        let (mut told, _) = Told::right();
+        told.expectations.clocks_agree = false;
+        let run = told.add_waiting();
+        let last = if is_killed { "killed" } else { "released" };
+        let token = if is_killed { 2 } else { 1 };
+        let (stored, status) = (told.stored.last_mut().unwrap(), stored(run).status);
+        stored.events.push(event(2, "claimed", 1));
+        stored.events.push(event(3, last, token));
+        (stored.token, stored.has_ended) = (token, is_killed);
+        stored.status = if is_killed { "killed" } else { "pending" }.to_owned();
+        stored.instants.updated = 3;
+        assert_ne!(stored.status, status);
+        told.say(20, 30, claim(), Some(claimed(run, 1)));
+        let let_go = if is_killed {
+            Call::ForceKill { run }
+        } else {
+            release(run, 1)
+        };
+        told.say(40, 50, let_go, Some(Answer::Applied));
+        told.say(45, 60, renew(run, 1), Some(Answer::Renewed));
+        assert_eq!(told.broken(), BTreeSet::new(), "nobody could know yet");
+        told.operations.last_mut().unwrap().invoked_at = 55 * MS;
+        assert_eq!(told.broken(), BTreeSet::from([Rule::OneOwner]));
+        told.operations.last_mut().unwrap().answer = Some((60 * MS, Answer::Lost));
+        assert_eq!(told.broken(), BTreeSet::new());
+    }
+
     let (mut told, run) = Told::right();
+    told.say(275, 278, renew(run, 3), Some(Answer::Renewed));
+    assert_eq!(told.broken(), BTreeSet::from([Rule::OneOwner]));
+    told.operations.last_mut().unwrap().invoked_at = 265 * MS;
+    assert_eq!(told.broken(), BTreeSet::new());
+}
+
+/// Says what was told, once with a failure and once with a second try after it.
+#[track_caller]
+fn failed_and_is_there(mut told: Told, at: usize) {
     told.expectations.failures = vec![Failure::Busy];
-    told.operations.last_mut().unwrap().answer = Some((290 * MS, failed(Failure::Busy)));
-    told.is_refused_for(Rule::NothingHalfDone);
+    let operation = told.operations.get_mut(at).unwrap();
+    let (from, to) = (operation.invoked_at / MS, operation.answer.clone().unwrap());
+    let call = operation.call.clone();
+    operation.answer = Some((to.0, failed(Failure::Busy)));
+    assert_eq!(told.broken(), BTreeSet::from([Rule::NothingHalfDone]));
+    told.say(from + 1, to.0 / MS + 1, call, Some(to.1));
+    assert_eq!(told.broken(), BTreeSet::new(), "it was tried again");
+    told.operations.get_mut(at).unwrap().answer = None;
+    told.operations.pop();
+    assert_eq!(told.broken(), BTreeSet::new(), "nobody knows");
+}
+
+#[test]
+fn what_failed_and_is_there_is_refused() {
+    let (told, _) = Told::right();
+    let note = told.operations.len() - 1;
+    failed_and_is_there(told, note);
 
     let (mut told, _) = Told::right();
-    told.expectations.failures = vec![Failure::Busy];
-    let other = told.add_waiting();
-    told.operations.last_mut().unwrap().answer = Some((10 * MS, failed(Failure::Busy)));
-    told.is_refused_for(Rule::NothingHalfDone);
-    // It was tried again, and made.
-    let made = Some(Answer::New { run: other });
-    told.say(20, 30, create(other, None), made);
-    assert_eq!(told.broken(), BTreeSet::new(), "{run} and {other}");
+    told.add_waiting();
+    let create = told.operations.len() - 1;
+    failed_and_is_there(told, create);
+
+    let (told, _) = Told::right();
+    let completion = 6;
+    assert!(matches!(told.operations[completion].call, Call::End { .. }));
+    failed_and_is_there(told, completion);
+
+    let held = |run| Held { run, token: 1 };
+    let endings: [Option<(&str, fn(Held) -> Call)>; 4] = [
+        None,
+        Some(("released", |held| Call::Release { held })),
+        Some(("retry_planned", |Held { run, token }| {
+            end(run, token, EndedBy::FailedForNow)
+        })),
+        Some(("failed", |Held { run, token }| {
+            end(run, token, EndedBy::Failed)
+        })),
+    ];
+    for ending in endings {
+        let mut told = Told::nothing();
+        let run = told.add_waiting();
+        let stored = told.stored.last_mut().unwrap();
+        stored.events.push(event(2, "claimed", 1));
+        (stored.token, stored.instants.updated) = (1, 2);
+        stored.status = "running".to_owned();
+        if let Some((kind, _)) = ending {
+            stored.events.push(event(3, kind, 1));
+            stored.instants.updated = 3;
+            stored.has_ended = kind == "failed";
+            stored.status = if stored.has_ended { kind } else { "pending" }.to_owned();
+        }
+        told.say(20, 30, claim(), Some(claimed(run, 1)));
+        if let Some((_, call)) = ending {
+            told.say(40, 50, call(held(run)), Some(Answer::Applied));
+        }
+        let last = told.operations.len() - 1;
+        failed_and_is_there(told, last);
+    }
+}
+
+#[test]
+fn an_ending_that_nobody_asked_for_is_refused() {
+    let (mut told, _) = Told::right();
+    told.operations.remove(6);
+    assert_eq!(told.broken(), BTreeSet::from([Rule::NothingInvented]));
 }
 
 #[test]

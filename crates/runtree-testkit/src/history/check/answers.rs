@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use runtree_id::RunId;
 
-use super::super::{Answer, Call, EndedBy, Failure, FinalRun, Held, Operation};
+use super::super::{Answer, Call, EndedBy, FinalRun, Held, Operation};
 use super::{Checker, Rule};
 
 /// An acknowledged write and the event that it left.
@@ -258,23 +258,18 @@ impl Checker<'_> {
         }
     }
 
-    /// What failed for certain left nothing.
+    /// What failed for certain to be made or noted, however often it was tried, is not there.
     fn undone(&mut self) {
-        let mut tried: BTreeMap<RunId, bool> = BTreeMap::new();
+        let mut runs: BTreeMap<RunId, bool> = BTreeMap::new();
+        let mut notes: BTreeMap<(RunId, &str), bool> = BTreeMap::new();
         for operation in self.operations {
-            let is_undone = match operation.answered() {
-                Some(Answer::Failed { failure, .. }) => *failure != Failure::Unavailable,
-                Some(_) | None => false,
-            };
+            let is_undone = operation.is_undone();
             match &operation.call {
                 Call::Create { run, .. } | Call::Retry { run, .. } => {
-                    *tried.entry(*run).or_insert(true) &= is_undone;
+                    *runs.entry(*run).or_insert(true) &= is_undone;
                 }
-                Call::Annotate { run, key } if is_undone => {
-                    let stored: Option<&FinalRun> = self.runs.get(run).copied();
-                    let is_there = stored.is_some_and(|stored| stored.metadata.contains(key));
-                    let what = || format!("the metadata {key} failed to be written and is there");
-                    self.ensure(Rule::NothingHalfDone, *run, !is_there, what);
+                Call::Annotate { run, key } => {
+                    *notes.entry((*run, key)).or_insert(true) &= is_undone;
                 }
                 Call::Claim { .. }
                 | Call::Renew { .. }
@@ -283,13 +278,18 @@ impl Checker<'_> {
                 | Call::Cancel { .. }
                 | Call::ForceKill { .. }
                 | Call::Rescue { .. }
-                | Call::TimeOut
-                | Call::Annotate { .. } => {}
+                | Call::TimeOut => {}
             }
         }
-        for (run, is_undone) in tried {
+        for (run, is_undone) in runs {
             let is_there = self.runs.contains_key(&run);
             let what = || "every create of it failed and it is there".to_owned();
+            self.ensure(Rule::NothingHalfDone, run, !(is_undone && is_there), what);
+        }
+        for ((run, key), is_undone) in notes {
+            let stored: Option<&FinalRun> = self.runs.get(&run).copied();
+            let is_there = stored.is_some_and(|stored| stored.metadata.contains(key));
+            let what = || format!("the metadata {key} failed to be written and is there");
             self.ensure(Rule::NothingHalfDone, run, !(is_undone && is_there), what);
         }
     }

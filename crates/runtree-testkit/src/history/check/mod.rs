@@ -1,6 +1,7 @@
 //! Checks recorded histories against each other and against what the store shows in the end.
 
 mod answers;
+mod causes;
 mod owners;
 mod stored;
 
@@ -102,6 +103,7 @@ pub fn check(
     };
     checker.stored();
     checker.answers();
+    checker.causes();
     checker.owners();
     checker.violations
 }

@@ -207,19 +207,35 @@ impl<'h> Checker<'h> {
         runs
     }
 
-    /// When each token of a run is proven to have been reached.
+    /// Under which token each run is proven to be out of reach for all smaller ones, and since when.
     fn fences(&self) -> BTreeMap<RunId, BTreeMap<u32, u64>> {
         let mut fences: BTreeMap<RunId, BTreeMap<u32, u64>> = BTreeMap::new();
+        let mut fence = |run: RunId, token: u32, operation: &Operation| {
+            let tokens = fences.entry(run).or_default();
+            let at = tokens.entry(token).or_insert(u64::MAX);
+            *at = operation.answered_at().min(*at);
+        };
         for operation in self.operations {
-            let (held, more) = match operation.answered() {
-                Some(Answer::Claimed { held }) => (held, 0),
-                Some(Answer::Rescued { held }) => (held, 1),
-                Some(_) | None => continue,
-            };
-            for held in held {
-                let tokens = fences.entry(held.run).or_default();
-                let at = tokens.entry(held.token + more).or_insert(u64::MAX);
-                *at = operation.answered_at().min(*at);
+            match (&operation.call, operation.answered()) {
+                (Call::Claim { .. }, Some(Answer::Claimed { held })) => {
+                    for held in held {
+                        fence(held.run, held.token, operation);
+                    }
+                }
+                (Call::Rescue { .. }, Some(Answer::Rescued { held })) => {
+                    for held in held {
+                        fence(held.run, held.token + 1, operation);
+                    }
+                }
+                // Its owner has let it go: the next one gets a greater token, if there is one.
+                (Call::End { held, .. } | Call::Release { held }, Some(Answer::Applied)) => {
+                    fence(held.run, held.token + 1, operation);
+                }
+                // It has ended, whoever owned it.
+                (Call::ForceKill { run }, Some(Answer::Applied)) => {
+                    fence(*run, u32::MAX, operation);
+                }
+                _ => {}
             }
         }
         fences
@@ -246,7 +262,7 @@ impl<'h> Checker<'h> {
         }
     }
 
-    /// After a greater token was given out nothing that shows the smaller one is accepted.
+    /// After a greater token was given out, or the run was let go or killed, nothing that shows the smaller one is accepted.
     fn fenced(&mut self, run: RunId, tokens: &Tokens<'h>, fences: &BTreeMap<u32, u64>) {
         for (token, ownership) in tokens {
             let above = fences.range(token + 1..).map(|(_, at)| *at).min();
@@ -255,7 +271,7 @@ impl<'h> Checker<'h> {
             };
             for used in ownership.renewals.iter().chain(&ownership.endings) {
                 let is_fine = !used.is_applied() || used.invoked_at < fenced_at;
-                let what = || format!("{:?} was accepted after a later claim", used.call);
+                let what = || format!("{:?} was accepted after it was fenced", used.call);
                 self.ensure(Rule::OneOwner, run, is_fine, what);
             }
         }

@@ -1,4 +1,4 @@
-//! Clocks that step. PostgreSQL stamps with its own; on SQLite each process has one, and they should agree.
+//! Clocks that step. PostgreSQL stamps with the server's (`server_clocks.rs`); on SQLite each process has one, and they should agree.
 //!
 //! What holds on SQLite whatever the clocks show: tokens only grow, a run has one owner at a time by its token, a write under an older
 //! token is refused, nothing acknowledged is lost, a run ends once, and the instants of a run never decrease.

@@ -9,6 +9,7 @@ mod clocks;
 mod disks;
 mod kills;
 mod locks;
+mod server_clocks;
 mod servers;
 
 use std::process::Child;

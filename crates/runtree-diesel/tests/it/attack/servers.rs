@@ -75,8 +75,21 @@ fn connections_that_are_terminated_are_made_again_and_nothing_is_lost() {
 #[test]
 fn a_server_that_crashes_loses_nothing_and_is_found_again() {
     let server = TestPostgres::start();
+    let started_at = || server.execute("postgres", "select pg_postmaster_start_time()");
+    let mut starts = BTreeSet::from([started_at()]);
     disturb(&server, |_| {
         server.stop_immediate();
         server.start_again();
+        let is_another = starts.insert(started_at());
+        assert!(is_another, "it is the server of before: {starts:?}");
     });
+    assert!(starts.len() > 3, "it crashed too seldom: {starts:?}");
+    // Not shut down but crashed: each start had to recover.
+    let recoveries = server.execute(
+        "postgres",
+        "select count(*) from regexp_matches( \
+             pg_read_file(current_setting('data_directory') || '/../log'), 'was not properly shut down', 'g')",
+    );
+    let recoveries: usize = recoveries.trim().parse().expect("a count is a number");
+    assert_eq!(recoveries, starts.len() - 1);
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the message")]
 
 pub(crate) mod conformance;
+mod damaged;
 mod opening;
 mod processes;
 mod sharing;

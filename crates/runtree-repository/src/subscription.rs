@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use runtree_id::RunId;
+use runtree_time::Timestamp;
 use tokio::time::Instant;
 
 use crate::change::ChangeMark;
@@ -95,15 +96,34 @@ pub enum RunNews {
 ///
 /// It tells how the runs stand, not each step on their way: of two changes between two looks the second is told. Renewals of a
 /// lease are no news. [`Follower`] tells each step of one run.
+///
+/// What lists do not show, such as metadata, is noticed by the instant of a run's last change. While the store's clock stands behind that, it
+/// is noticed by the run's history instead; when the clock has stepped back between two looks, such a run is told as changed once,
+/// whether it was or not.
 #[derive(Debug)]
 pub struct Watcher<'r, R: ?Sized> {
     runs: &'r R,
     filter: RunFilter,
-    /// What was handed out of each run, or is about to be, but for its lease.
-    known: HashMap<RunId, RunSummary>,
+    known: HashMap<RunId, Known>,
     news: VecDeque<RunNews>,
     seen: ChangeMark,
     next_look: Option<Instant>,
+}
+
+/// What was handed out of a run, or is about to be.
+#[derive(Debug)]
+struct Known {
+    /// But for its lease.
+    summary: RunSummary,
+    /// The last event, while a change need not show in the summary.
+    position: Option<EventNumber>,
+}
+
+impl Known {
+    /// Whether the history has gone on since, for all that is known.
+    fn has_moved(&self, position: Option<EventNumber>) -> bool {
+        position.is_some_and(|position| self.position.is_none_or(|before| before < position))
+    }
 }
 
 impl<'r, R: RunRepository + ?Sized> Watcher<'r, R> {
@@ -135,8 +155,10 @@ impl<'r, R: RunRepository + ?Sized> Watcher<'r, R> {
             }
             // The mark is taken before the look, so that a change in between is not missed.
             let seen = self.runs.changed(self.seen, Duration::ZERO).await?;
+            let now = self.runs.now().await?;
             let found = self.runs.list_all(&self.filter).await?;
-            self.compare(found);
+            let positions = self.positions(&found, now).await?;
+            self.compare(found, &positions, now);
             self.next_look = Some(Instant::now() + LOOK_APART);
             if self.news.is_empty() {
                 self.runs.changed(seen, LOOK_EVERY).await?;
@@ -145,22 +167,64 @@ impl<'r, R: RunRepository + ?Sized> Watcher<'r, R> {
         }
     }
 
+    /// Reads where the histories stand of the runs that may have changed, since they were looked at, without another stamp.
+    async fn positions(
+        &self,
+        found: &[RunSummary],
+        now: Timestamp,
+    ) -> Result<HashMap<RunId, EventNumber>, RepositoryError> {
+        let mut positions = HashMap::new();
+        for run in found {
+            let known = self.known.get(&run.id).and_then(|known| known.position);
+            if is_ahead(run, now) || known.is_some() {
+                let mut position = known.unwrap_or(EventNumber::START);
+                loop {
+                    let events = self.runs.events(run.id, position, Limit::MAX).await?;
+                    match events.last() {
+                        Some(last) => position = last.number,
+                        None => break,
+                    }
+                }
+                positions.insert(run.id, position);
+            }
+        }
+        Ok(positions)
+    }
+
     /// Compares what the filter holds, the youngest first, with what it held.
-    fn compare(&mut self, found: Vec<RunSummary>) {
+    fn compare(
+        &mut self,
+        found: Vec<RunSummary>,
+        positions: &HashMap<RunId, EventNumber>,
+        now: Timestamp,
+    ) {
         let mut gone = std::mem::take(&mut self.known);
         for run in found.into_iter().rev() {
-            let mut without_lease = run.clone();
-            without_lease.lease_expires_at = None;
+            let position = positions.get(&run.id).copied();
+            let mut summary = run.clone();
+            summary.lease_expires_at = None;
+            let known = Known {
+                // Once the clock is past it, the next change has another stamp.
+                position: position.filter(|_| is_ahead(&run, now)),
+                summary,
+            };
             let news = match gone.remove(&run.id) {
                 None => Some(RunNews::Entered(Box::new(run))),
-                Some(before) if before == without_lease => None,
+                Some(before) if before.summary == known.summary && !before.has_moved(position) => {
+                    None
+                }
                 Some(_) => Some(RunNews::Changed(Box::new(run))),
             };
             self.news.extend(news);
-            self.known.insert(without_lease.id, without_lease);
+            self.known.insert(known.summary.id, known);
         }
         let mut gone: Vec<RunId> = gone.into_keys().collect();
         gone.sort_unstable();
         self.news.extend(gone.into_iter().map(RunNews::Left));
     }
+}
+
+/// Whether the next change of a run may be stamped as its last one was.
+fn is_ahead(run: &RunSummary, now: Timestamp) -> bool {
+    run.updated_at >= now
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use runtree_repository::id::{IdGenerator, RunId};
 use runtree_repository::status::RunStatus;
-use runtree_repository::time::SystemClock;
+use runtree_repository::time::{ManualClock, SystemClock};
 use runtree_repository::{
     AnnotateRuns as _, Annotation, CancelMode, CancelRequest, CreateRun, CreateRuns as _,
     EventKind, EventNumber, MemoryRepository, NewRun, RunFilter, RunNews, RunRepositoryExt as _,
-    StopRuns as _, Write,
+    StopRuns as _, Watcher, Write,
 };
 
 /// Longer than any test takes: a wait that is not told of the change would show.
@@ -149,4 +149,60 @@ async fn a_watcher_tells_which_runs_come_change_and_go() {
     );
     end(&runs, first).await;
     assert_eq!(watcher.next().await.unwrap(), RunNews::Left(first));
+}
+
+#[tokio::test]
+async fn what_lists_do_not_show_is_told_while_the_clock_stands_behind_the_last_change() {
+    let clock = ManualClock::new("2026-05-04T03:02:01Z".parse().expect("it is an instant"));
+    let runs = MemoryRepository::new(Arc::new(clock.clone()));
+    let (noted, other) = (create(&runs).await, create(&runs).await);
+    clock.advance(Duration::from_secs(1));
+    let waiting = RunFilter::new().statuses([RunStatus::Pending]);
+    let mut watcher = runs.watch(waiting);
+    for expected in [noted, other] {
+        let news = told(&mut watcher).await;
+        assert!(
+            matches!(&news, RunNews::Entered(run) if run.id == expected),
+            "{news:?}"
+        );
+    }
+    clock.step_back(Duration::from_secs(3_600));
+    for round in 0..3 {
+        let note = Annotation::new().metadata("round", round);
+        let (_, mut news) = tokio::join!(runs.annotate(noted, &note), told(&mut watcher));
+        // Of this one it is not known, once.
+        if round == 0 && matches!(&news, RunNews::Changed(run) if run.id == other) {
+            news = told(&mut watcher).await;
+        }
+        assert!(
+            matches!(&news, RunNews::Changed(run) if run.id == noted),
+            "round {round}: {news:?}"
+        );
+        if round == 0 {
+            let once = tokio::time::timeout(Duration::from_millis(200), watcher.next()).await;
+            assert!(
+                !matches!(&once, Ok(Ok(RunNews::Changed(run))) if run.id == noted),
+                "it was told twice: {once:?}"
+            );
+        }
+    }
+    // And the last one that the clock stood behind, after the clock has caught up.
+    let last = Annotation::new().metadata("round", "last");
+    let written = runs.annotate(noted, &last).await;
+    assert!(matches!(written, Ok(Write::Applied(_))), "{written:?}");
+    clock.advance(Duration::from_secs(7_200));
+    let news = told(&mut watcher).await;
+    assert!(
+        matches!(&news, RunNews::Changed(run) if run.id == noted),
+        "{news:?}"
+    );
+    end(&runs, other).await;
+    assert_eq!(told(&mut watcher).await, RunNews::Left(other));
+}
+
+/// The next news, within a time that a miss would not be noticed in.
+async fn told(watcher: &mut Watcher<'_, MemoryRepository>) -> RunNews {
+    let news = tokio::time::timeout(Duration::from_secs(20), watcher.next()).await;
+    news.expect("what happened is told")
+        .expect("memory answers")
 }

@@ -4,14 +4,16 @@ use std::fmt;
 
 use runtree_status::Word;
 use runtree_time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{ErrorKind, RepositoryError};
 use crate::lease::Token;
 
 /// The place of an event among its run's events: 1, 2, 3 and so on, without a gap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct EventNumber(u32);
 
@@ -119,6 +121,14 @@ impl Serialize for EventKind {
     }
 }
 
+/// Reads as [`from_stored`](EventKind::from_stored) does.
+impl<'de> Deserialize<'de> for EventKind {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Self::from_stored(&word).map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -126,7 +136,25 @@ impl fmt::Display for EventKind {
 }
 
 /// One thing that happened to a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+///
+/// # What the details say
+/// People read them, and so do programs that follow a run; the public suite holds every backend to those of the first rows.
+///
+/// | kind | detail |
+/// |---|---|
+/// | `claimed` | `{"attempt": 1, "owner": "..", "host": ".."}`: which attempt it is, and who makes it |
+/// | `completed`, `failed`, `killed` | `{"reason": ".."}`: the word of the end reason |
+/// | `rescued` | `{"to": ".."}`: the word of the status that it was taken to |
+/// | `retried` | `{"run": ".."}`: the new run |
+/// | `rejected` | `{"event": ".."}`: what was tried, as the transition table calls it |
+/// | `worktree_removed` | `{"salvage": ".."}`: the ref of what was saved, or null |
+/// | `worktree_kept` | `{"reason": ".."}` |
+/// | `cleanup_postponed` | `{"error": ".."}` |
+/// | `cancel_requested` | `{"mode": "..", "by": ".."}` |
+/// | `retry_planned` | `{"available_at": ".."}`: the instant of the next attempt |
+///
+/// The others have none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunEvent {
     /// Its place among the run's events.
     pub number: EventNumber,
@@ -136,6 +164,6 @@ pub struct RunEvent {
     pub kind: EventKind,
     /// The token that the run had then, or that the rejected write showed.
     pub token: Token,
-    /// More, for people: an end reason, an error, who asked.
+    /// More: an end reason, an error, who asked. [What they say](Self#what-the-details-say) depends on the kind.
     pub detail: Option<Value>,
 }

@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, RepositoryError};
 use crate::text::{AgentType, ChangedPath, GitRepositoryName, ModelName, SessionName};
 
 /// What lists show of a run's work. Everything may be unknown; what is known is told by [`Annotation`](crate::Annotation).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunFacts {
     /// What kind of agent does the work.

@@ -70,7 +70,7 @@ pub struct Owner {
 }
 
 /// What an owner shows with every write: which run, and under which token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseRef {
     /// The run.
     pub run: RunId,
@@ -79,7 +79,7 @@ pub struct LeaseRef {
 }
 
 /// A live lease, as others see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Lease {
     /// The run and the token.

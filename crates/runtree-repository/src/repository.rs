@@ -257,7 +257,10 @@ pub trait RescueRuns: Send + Sync {
     /// Takes up runs whose leases have expired or whose owners were proven dead, if they still hold the observed token; expired
     /// ones that are to be spared are left alone.
     ///
-    /// Each waits again when attempts are left, is `killed` when somebody wanted it to stop, else `failed` with the reason `lost`.
+    /// Each waits again when attempts are left, is `killed` when somebody wanted it to stop, else `failed` with the reason `lost`;
+    /// one that somebody wanted to stop for its deadline is `failed` with the reason `timed_out`. Its history says so under the new
+    /// token: an event `rescued` whose detail names the status that it was taken to, `{"to": "pending"}`, and, when that is an
+    /// ending, the event of the ending.
     ///
     /// # Errors
     /// What the store cannot do.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use runtree_id::{RunId, SessionId};
 use runtree_status::{EndReason, Phase, PhaseInput, RunStatus, phase};
 use runtree_time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::facts::{FileChange, RunFacts, Usage};
@@ -20,7 +20,7 @@ use crate::text::{
 };
 
 /// What lists show of a run: everything but the wide texts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
     /// The run's own id.
     pub id: RunId,
@@ -113,14 +113,22 @@ impl RunSummary {
 }
 
 /// One run, whole: its summary, which it derefs to, and the wide texts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+///
+/// What is serialized is read back as it was: every record of this crate can be kept as JSON by a backend. A word that this version
+/// does not know stays as it is, a text beyond its limits is refused, and a field that a newer version wrote is passed over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// What lists show.
     #[serde(flatten)]
     pub summary: RunSummary,
     /// The task.
     pub input: Option<RunInput>,
-    /// What came of it.
+    /// What came of it. Left out of JSON where there is none: null is a result too.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub result: Option<Value>,
     /// What went wrong, last.
     pub error: Option<ErrorText>,
@@ -128,6 +136,11 @@ pub struct Run {
     pub metadata: Map<String, Value>,
     /// How much of each file was changed.
     pub file_changes: Vec<FileChange>,
+}
+
+/// Reads a value that is there, null among others.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 impl Deref for Run {

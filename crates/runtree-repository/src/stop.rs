@@ -177,7 +177,7 @@ impl CancelRequest {
 }
 
 /// A recorded wish that a run stops; never a status.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CancelIntent {
     /// How.

@@ -54,7 +54,7 @@ impl WorktreeSite {
 }
 
 /// Names one worktree among all that a run ever had: the token under which it was planned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorktreeKey {
     /// The run.
     pub run: RunId,
@@ -116,8 +116,16 @@ impl Serialize for WorktreeState {
     }
 }
 
+/// Reads as [`from_stored`](WorktreeState::from_stored) does.
+impl<'de> Deserialize<'de> for WorktreeState {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Self::from_stored(&word).map_err(serde::de::Error::custom)
+    }
+}
+
 /// What the record knows of one worktree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorktreeRecord {
     /// Which one.
     pub key: WorktreeKey,
@@ -174,7 +182,7 @@ pub struct CleanupClaim {
 }
 
 /// What the one who cleans up shows with every write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CleanupRef {
     /// Which worktree.
     pub worktree: WorktreeKey,
@@ -214,7 +222,7 @@ impl CleanupTask {
 }
 
 /// A clean-up that somebody holds, as others see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CleanupLease {
     /// Which clean-up, and under which token.

@@ -11,7 +11,6 @@
 
 mod error;
 mod record;
-mod stored;
 mod transaction;
 
 use std::cmp::Reverse;

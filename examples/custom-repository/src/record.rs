@@ -13,21 +13,14 @@ use runtree_repository::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::stored;
-
 /// What one key of the store holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    #[serde(deserialize_with = "stored::run")]
     pub(crate) run: Run,
-    /// JSON does not tell a result of null from the absence of one.
-    has_result: bool,
     pub(crate) fingerprint: [u8; 32],
     pub(crate) lease: Option<LeaseRow>,
-    #[serde(deserialize_with = "stored::worktrees")]
     pub(crate) worktrees: Vec<WorktreeRecord>,
     pub(crate) cleanups: Vec<CleanupRow>,
-    #[serde(deserialize_with = "stored::events")]
     pub(crate) events: Vec<RunEvent>,
 }
 
@@ -55,7 +48,6 @@ impl Record {
     pub(crate) fn new(run: Run, fingerprint: [u8; 32], now: Timestamp) -> Self {
         let mut record = Self {
             run,
-            has_result: false,
             fingerprint,
             lease: None,
             worktrees: Vec::new(),
@@ -71,11 +63,7 @@ impl Record {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut record: Self = serde_json::from_slice(bytes)?;
-        if record.has_result {
-            record.run.result.get_or_insert(Value::Null);
-        }
-        Ok(record)
+        serde_json::from_slice(bytes)
     }
 
     pub(crate) fn stale<T>(&self) -> Write<T> {
@@ -329,7 +317,6 @@ impl Record {
     pub(crate) fn end(&mut self, outcome: &Outcome, now: Timestamp) {
         match outcome {
             Outcome::Completed { result } => {
-                self.has_result = result.is_some();
                 self.run.result.clone_from(result);
                 self.finish(Event::Complete, EndReason::Succeeded, now);
             }

@@ -5,6 +5,7 @@ mod explanation;
 mod ext;
 mod memory;
 mod model;
+mod records;
 mod rejected;
 mod sins;
 mod ways;

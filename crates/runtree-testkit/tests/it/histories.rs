@@ -381,7 +381,9 @@ fn what_failed_and_is_there_is_refused() {
     failed_and_is_there(told, completion);
 
     let held = |run| Held { run, token: 1 };
-    let endings: [Option<(&str, fn(Held) -> Call)>; 4] = [
+    /// An event, and the call that leaves it.
+    type Ending = (&'static str, fn(Held) -> Call);
+    let endings: [Option<Ending>; 4] = [
         None,
         Some(("released", |held| Call::Release { held })),
         Some(("retry_planned", |Held { run, token }| {

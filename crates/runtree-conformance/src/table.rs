@@ -9,26 +9,30 @@ use crate::suite::{Case, Need};
 /// of the whole table.
 ///
 /// ```ignore
-/// runtree_conformance::tests!(crate::MyBackend);
+/// runtree_conformance::tests!(MyBackend);
 /// ```
 #[macro_export]
 macro_rules! tests {
     ($backend:expr) => {
-        $crate::__each_case! { [$crate::__tests] { $backend } }
+        // Here, where the expression stands, and not in the modules of the groups: it means what it says here.
+        fn __backend() -> impl $crate::Backend {
+            $backend
+        }
+        $crate::__each_case! { [$crate::__tests] {} }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {
-    ({ $backend:expr } $($group:ident { $($case:ident $(needs $need:ident)?,)* })*) => {$(
+    ({} $($group:ident { $($case:ident $(needs $need:ident)?,)* })*) => {$(
         mod $group {
             $(
                 #[test]
                 fn $case() {
                     $crate::__assert_case(
                         concat!(stringify!($group), "::", stringify!($case)),
-                        $backend,
+                        super::__backend(),
                     );
                 }
             )*

@@ -1,62 +1,68 @@
-//! The public suite and the naive model, put to a backend of one's own.
+//! The public suite and the naive model, put to a backend of one's own, and the facade over it.
+
+mod facade;
+mod suite;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use custom_repository::RedbRepository;
 use runtree_conformance::model::{Plan, check};
-use runtree_conformance::{Backend, BackendError, ClockSource, Declaration};
-use runtree_repository::id::RunId;
-use runtree_repository::status::{RunStatus, Word};
-use runtree_repository::time::ManualClock;
-use runtree_repository::{Capabilities, Durability, DynRunRepository, Namespace, Sharing};
-use tempfile::TempDir;
+use runtree_conformance::{Backend, Need, SimpleBackend, Verdict, cases, check_case};
+use runtree_repository::status::RunStatus;
+use runtree_repository::{Capabilities, Durability, Sharing};
+use tempfile::NamedTempFile;
 
-struct Redb;
-
-#[async_trait]
-impl Backend for Redb {
-    type Store = (RedbRepository, TempDir);
-
-    fn declaration(&self) -> Declaration {
-        let capabilities = Capabilities::new(Durability::Full, Sharing::Process);
-        Declaration::new(capabilities, ClockSource::Passed).writes_foreign_words()
-    }
-
-    async fn make(&self, clock: ManualClock) -> Result<Self::Store, BackendError> {
-        let directory = tempfile::tempdir()?;
-        let file = directory.path().join("runs.redb");
-        Ok((RedbRepository::open(&file, Arc::new(clock))?, directory))
-    }
-
-    async fn open(
-        &self,
-        (store, _): &Self::Store,
-        namespace: &Namespace,
-    ) -> Result<DynRunRepository, BackendError> {
-        Ok(Arc::new(store.with_namespace(namespace.clone())))
-    }
-
-    async fn write_status(
-        &self,
-        (store, _): &Self::Store,
-        namespace: &Namespace,
-        run: RunId,
-        status: &Word,
-    ) -> Result<(), BackendError> {
+/// As the suite's, and with words of newer versions, which the store itself can write.
+fn redb() -> impl Backend {
+    let backend = SimpleBackend::new(
+        Capabilities::new(Durability::Full, Sharing::Process),
+        |clock| {
+            let file = NamedTempFile::new()?;
+            Ok((RedbRepository::open(file.path(), Arc::new(clock))?, file))
+        },
+        |(store, _), namespace| Ok(Arc::new(store.with_namespace(namespace.clone()))),
+    );
+    backend.writing_status(|(store, _), namespace, run, status| {
+        let status = RunStatus::from_stored(status.as_str())?;
         let handle = store.with_namespace(namespace.clone());
-        Ok(handle.overwrite_status(run, RunStatus::from_stored(status.as_str())?)?)
-    }
-}
-
-mod conformance {
-    runtree_conformance::tests!(crate::Redb);
+        Ok(handle.overwrite_status(run, status)?)
+    })
 }
 
 #[test]
 fn it_answers_as_the_model_does() {
     let plan = Plan::new().one_in(4.try_into().expect("because four is not zero"));
-    check(Redb, &plan).unwrap_or_else(|other| panic!("{other}"));
+    check(redb(), &plan).unwrap_or_else(|other| panic!("{other}"));
+}
+
+#[tokio::test]
+async fn it_leaves_alone_what_a_newer_version_wrote() {
+    let cases = cases()
+        .iter()
+        .filter(|case| case.need() == Need::ForeignWords);
+    let mut count = 0;
+    for case in cases {
+        let verdict = check_case(case.name(), redb()).await;
+        let is_kept = matches!(verdict, Some(Verdict::Passed));
+        assert!(is_kept, "{}: {verdict:?}", case.name());
+        count += 1;
+    }
+    assert!(count > 0, "no case is about words of newer versions");
+}
+
+#[test]
+fn the_suite_takes_ten_lines() {
+    let text = include_str!("suite.rs");
+    let call = text
+        .lines()
+        .skip_while(|line| !line.starts_with("runtree_conformance::tests!"));
+    let lines = call.count();
+    assert!((2..=10).contains(&lines), "{lines} lines");
+    let page = include_str!("../../README.md");
+    let shown = text.lines().filter(|line| !line.starts_with("//!"));
+    for line in shown {
+        assert!(page.contains(line), "the page does not show `{line}`");
+    }
 }
 
 #[test]

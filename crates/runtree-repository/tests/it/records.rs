@@ -161,13 +161,13 @@ impl Maker {
 
     fn summary(&mut self) -> RunSummary {
         let stored = |word: &str| RunStatus::from_stored(word).expect("it is a word");
-        let status = self.word(&RunStatus::KNOWN, stored);
+        let status = self.word(RunStatus::KNOWN, stored);
         let reason = |word: &str| EndReason::from_stored(word).expect("it is a word");
         RunSummary {
             id: self.id(),
             workflow: self.text(),
             status,
-            end_reason: self.maybe(|make| make.word(&EndReason::KNOWN, reason)),
+            end_reason: self.maybe(|make| make.word(EndReason::KNOWN, reason)),
             queue: self.text(),
             priority: Priority::new(if self.dice.once_in(2) { i16::MIN } else { 200 }),
             idempotency_key: self.maybe(Self::text),
@@ -176,7 +176,7 @@ impl Maker {
                 key: make.text(),
                 limit: make.positive(),
             }),
-            session_id: self.maybe(|make| make.text::<String>()).map(|_| session()),
+            session_id: self.maybe(|_| session()),
             user: self.maybe(Self::text),
             attempts: self.number(),
             max_attempts: self.positive(),

@@ -31,12 +31,10 @@ async fn a_coordinator_works_on_a_store_of_ones_own() -> Result<(), Box<dyn Erro
     assert!(!place.exists(), "{}", place.display());
 
     // What was not committed is saved, and the store knows where.
-    let fates = ended.cleaned_up.iter().map(|cleaned| &cleaned.fate);
-    let saved = fates.filter_map(|fate| match fate {
-        WorktreeFate::Removed(removal) => removal.salvage.clone(),
-        _ => None,
-    });
-    assert_eq!(saved.count(), 1, "{:?}", ended.cleaned_up);
+    let mut fates = ended.cleaned_up.iter().map(|cleaned| &cleaned.fate);
+    let is_saved = fates
+        .any(|fate| matches!(fate, WorktreeFate::Removed(removal) if removal.salvage.is_some()));
+    assert!(is_saved, "{:?}", ended.cleaned_up);
     let stored = runs.get(id).await?.ok_or("the run is stored")?;
     assert_eq!(stored.result, Some(json!({ "tests": "green" })));
     let events = runs.events(id, EventNumber::START, Limit::MAX).await?;

@@ -184,7 +184,8 @@ impl<'c> SqliteRuns<'c> {
     /// Refuses a transaction that SQLite has taken back by itself after a failure, of which Diesel need not know.
     ///
     /// SQLite tells by the refusal of a second transaction, which changes nothing. It would tell by a setting that cannot be made inside of
-    /// a transaction as well, but prepares every statement of the connection anew after each setting.
+    /// a transaction as well, but prepares every statement of the connection anew after each setting. An instrumentation of the
+    /// host's sees the refused `BEGIN`.
     fn refuse_taken_back(&mut self, doing: &str) -> Result<(), RepositoryError> {
         match self.connection.batch_execute("BEGIN") {
             Err(Error::DatabaseError(_, information)) if information.message() == IN_ONE => Ok(()),

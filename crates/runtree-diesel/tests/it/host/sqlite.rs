@@ -321,6 +321,37 @@ async fn a_full_file_leaves_the_hosts_transaction_whole_or_says_that_all_of_it_i
     println!("{lost} lost and {kept} kept");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_a_transaction_that_is_gone_hears_that_there_is_none_and_may_begin_again() {
+    let (file, runs) = opened().await;
+    let mut host = connect(&file.path);
+    let pages: Vec<NumberRow> = sql_query("SELECT page_count AS number FROM pragma_page_count")
+        .load(&mut host)
+        .unwrap();
+    let limit = pages.first().unwrap().number;
+    let large = request(NewRun::new("builder").input("x".repeat(60_000)));
+    let accept = |host: &mut SqliteConnection| {
+        host.immediate_transaction(|host| {
+            sql_query(order(large.id)).execute(host)?;
+            let created = host::sqlite(host).create(&large);
+            created.map_err(|_| diesel::result::Error::RollbackTransaction)
+        })
+    };
+    host.batch_execute(&format!("PRAGMA max_page_count = {limit}"))
+        .unwrap();
+    let left = accept(&mut host);
+    assert!(
+        matches!(left, Err(diesel::result::Error::NotInTransaction)),
+        "{left:?}"
+    );
+    assert_eq!(orders(&mut host), BTreeSet::new());
+    host.batch_execute("PRAGMA max_page_count = 100000")
+        .unwrap();
+    assert!(matches!(accept(&mut host), Ok(Created::New(_))));
+    assert_eq!(orders(&mut host), BTreeSet::from([large.id]));
+    assert!(runs.get(large.id).await.unwrap().is_some());
+}
+
 /// SQLite prepares every statement of a connection anew after a setting was made on it, to the value that it had too. Diesel does
 /// not hand on how often it did, so what is looked at is that no setting is made.
 #[tokio::test(flavor = "multi_thread")]

@@ -497,6 +497,47 @@ pub struct RetryRun {
     pub deadline: Option<Timestamp>,
 }
 
+impl RetryRun {
+    /// Returns the new run as it is when it was made of this ended one at this instant: what a backend stores.
+    pub fn run(&self, ended: &Run, now: Timestamp) -> Run {
+        let facts = RunFacts {
+            first_commit: None,
+            last_commit: None,
+            diff: None,
+            ..ended.facts.clone()
+        };
+        Run {
+            summary: RunSummary {
+                id: self.id,
+                status: RunStatus::Pending,
+                end_reason: None,
+                idempotency_key: None,
+                attempts: 0,
+                token: Token::NONE,
+                owner: None,
+                lease_expires_at: None,
+                cancel: None,
+                worktree: self.worktree.clone(),
+                retry_of: Some(self.of),
+                facts,
+                usage: Usage::default(),
+                available_at: self.available_at.unwrap_or(now),
+                deadline: self.deadline,
+                created_at: now,
+                updated_at: now,
+                started_at: None,
+                ended_at: None,
+                ..ended.summary.clone()
+            },
+            input: ended.input.clone(),
+            result: None,
+            error: None,
+            metadata: ended.metadata.clone(),
+            file_changes: Vec::new(),
+        }
+    }
+}
+
 /// Something that a run uses, and how many runs may use it at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Concurrency {

@@ -10,8 +10,8 @@ use runtree_repository::time::Timestamp;
 use runtree_repository::{
     CheckedRun, Claim, ClaimOf, Claimed, CleanupClaim, CleanupRef, CleanupTask, ConflictOver,
     CreateRun, Created, EventKind, Explanation, LeaseRef, Overdue, Rescue, Rescued, Retention,
-    RetryRun, Run, RunFacts, RunSummary, Surroundings, Token, UniqueKey, Usage, WorktreeKey,
-    WorktreeRecord, WorktreeState, Write,
+    RetryRun, Run, RunSummary, Surroundings, Token, UniqueKey, WorktreeKey, WorktreeRecord,
+    WorktreeState, Write,
 };
 use serde_json::json;
 
@@ -146,7 +146,7 @@ impl Writing<'_, '_> {
             let over = ConflictOver::UniqueKey;
             return Ok(Created::Conflict { over, existing });
         }
-        let run = new_run(request, wanted, self.now);
+        let run = wanted.into_run(request, self.now);
         self.put(&Record::new(run.clone(), fingerprint, self.now))?;
         // As it was written: making the record may have set more.
         let written = self.get(run.id)?.map(|record| record.run);
@@ -178,7 +178,7 @@ impl Writing<'_, '_> {
             let over = ConflictOver::UniqueKey;
             return Ok(Write::Applied(Created::Conflict { over, existing }));
         }
-        let run = retried(&ended.run, request, self.now);
+        let run = request.run(&ended.run, self.now);
         let detail = json!({ "run": request.id });
         ended.tell(EventKind::Retried, self.now, Some(detail));
         self.put(&Record::new(run.clone(), ended.fingerprint, self.now))?;
@@ -377,80 +377,4 @@ fn waiting_place(run: &Run) -> impl Ord + use<> {
 
 pub(crate) fn number(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-fn new_run(request: &CreateRun, wanted: CheckedRun, now: Timestamp) -> Run {
-    Run {
-        summary: RunSummary {
-            id: request.id,
-            workflow: wanted.workflow,
-            status: RunStatus::Pending,
-            end_reason: None,
-            queue: wanted.queue,
-            priority: wanted.priority,
-            idempotency_key: wanted.idempotency_key,
-            unique_key: wanted.unique_key,
-            concurrency: wanted.concurrency,
-            session_id: wanted.session_id,
-            user: wanted.user,
-            attempts: 0,
-            max_attempts: wanted.max_attempts,
-            token: Token::NONE,
-            owner: None,
-            lease_expires_at: None,
-            cancel: None,
-            worktree: request.worktree.clone(),
-            retry_of: None,
-            tags: wanted.tags,
-            facts: wanted.facts,
-            usage: Usage::default(),
-            available_at: wanted.available_at.unwrap_or(now),
-            deadline: wanted.deadline,
-            created_at: now,
-            updated_at: now,
-            started_at: None,
-            ended_at: None,
-        },
-        input: wanted.input,
-        result: None,
-        error: None,
-        metadata: wanted.metadata,
-        file_changes: Vec::new(),
-    }
-}
-
-fn retried(ended: &Run, request: &RetryRun, now: Timestamp) -> Run {
-    let mut facts: RunFacts = ended.facts.clone();
-    facts.first_commit = None;
-    facts.last_commit = None;
-    facts.diff = None;
-    Run {
-        summary: RunSummary {
-            id: request.id,
-            status: RunStatus::Pending,
-            end_reason: None,
-            idempotency_key: None,
-            attempts: 0,
-            token: Token::NONE,
-            owner: None,
-            lease_expires_at: None,
-            cancel: None,
-            worktree: request.worktree.clone(),
-            retry_of: Some(request.of),
-            facts,
-            usage: Usage::default(),
-            available_at: request.available_at.unwrap_or(now),
-            deadline: request.deadline,
-            created_at: now,
-            updated_at: now,
-            started_at: None,
-            ended_at: None,
-            ..ended.summary.clone()
-        },
-        input: ended.input.clone(),
-        result: None,
-        error: None,
-        metadata: ended.metadata.clone(),
-        file_changes: Vec::new(),
-    }
 }

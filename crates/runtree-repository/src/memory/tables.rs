@@ -14,9 +14,9 @@ use crate::answer::{ConflictOver, Created, Rescue, Rescued, Retention, Write};
 use crate::error::RepositoryError;
 use crate::event::{EventKind, EventNumber, RunEvent};
 use crate::explanation::{Explanation, Surroundings};
-use crate::facts::{RunFacts, Usage};
+use crate::facts::Usage;
 use crate::lease::{
-    Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Renewal, Token, WaitingRuns,
+    Claim, ClaimOf, Claimed, Lease, LeaseRef, LeaseTime, Limit, Renewal, WaitingRuns,
 };
 use crate::order::Position;
 use crate::query::{PageRequest, RunFilter, RunPage};
@@ -101,7 +101,7 @@ impl Tables {
             return conflict(ConflictOver::UniqueKey, holder);
         }
         let fingerprint = ended.fingerprint;
-        let run = retried(&ended.run, request, now);
+        let run = request.run(&ended.run, now);
         if let Some(ended) = self.rows.get_mut(&request.of) {
             let detail = json!({ "run": request.id });
             ended.record(now, EventKind::Retried, Some(detail));
@@ -593,45 +593,6 @@ fn waiting_place(run: &RunSummary) -> (Reverse<Priority>, Timestamp, RunId) {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// The run that a retry makes of an ended one.
-fn retried(ended: &Run, request: &RetryRun, now: Timestamp) -> Run {
-    let facts = RunFacts {
-        first_commit: None,
-        last_commit: None,
-        diff: None,
-        ..ended.facts.clone()
-    };
-    Run {
-        summary: RunSummary {
-            id: request.id,
-            status: RunStatus::Pending,
-            end_reason: None,
-            idempotency_key: None,
-            attempts: 0,
-            token: Token::NONE,
-            owner: None,
-            lease_expires_at: None,
-            cancel: None,
-            worktree: request.worktree.clone(),
-            retry_of: Some(request.of),
-            facts,
-            usage: Usage::default(),
-            available_at: request.available_at.unwrap_or(now),
-            deadline: request.deadline,
-            created_at: now,
-            updated_at: now,
-            started_at: None,
-            ended_at: None,
-            ..ended.summary.clone()
-        },
-        input: ended.input.clone(),
-        result: None,
-        error: None,
-        metadata: ended.metadata.clone(),
-        file_changes: Vec::new(),
-    }
 }
 
 fn may_claim(run: &Run, claim: &Claim, now: Timestamp) -> bool {

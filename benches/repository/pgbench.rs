@@ -1,11 +1,13 @@
 //! The reference on PostgreSQL: pgbench, with the statements that the server saw runtree send.
 //!
 //! runtree makes, claims and completes one run on a connection whose statements the server logs, with their values. Each text goes to
-//! pgbench as it is, every `$n` a variable of the same value; only the ids that must differ are made or taken from the claim.
+//! pgbench as it is, every `$n` a variable of the same value; only the ids that must differ are made or taken from the claim. Each client
+//! begins with the settings that runtree's connection began with: without them the server makes other plans of the same statements, a
+//! new one for every turn, and of some of them bad ones.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub(crate) struct PgBench {
     program: PathBuf,
     clients: u32,
     directory: TempDir,
+    settings: String,
     create: Script,
     work: Script,
 }
@@ -56,7 +59,9 @@ impl PgBench {
                 &format!("ALTER DATABASE {database} SET {setting}"),
             );
         }
+        let before = log(server).len();
         let ours = Ours::postgres(url, 1);
+        let settings = settings(&log(server)[before..]);
         let before = log(server).len();
         ours.create(1, 1);
         let (_, leases) = ours.claim(1, 1);
@@ -79,6 +84,7 @@ impl PgBench {
             program: program(server),
             clients,
             directory: crate::directory(),
+            settings,
             create: creating(&create, run),
             work: working(&claim, &complete, run),
         }
@@ -95,33 +101,91 @@ impl PgBench {
     }
 
     fn run(&self, name: &str, script: &Script, count: u64) -> Lap {
-        let file = self.directory.path().join(name);
-        fs::write(&file, &script.text).expect("the directory is ours");
+        let directory = tempfile::tempdir_in(&self.directory).expect("the directory is ours");
+        let file = directory.path().join(name);
+        let text = format!("{}{}", once(&self.settings), script.text);
+        fs::write(&file, text).expect("the directory is ours");
         let turns = count / u64::from(self.clients);
         let mut command = Command::new(&self.program);
-        command.args(["-n", "-M", "prepared", "-j", "2"]);
+        command.args(["-n", "-M", "prepared", "-j", "2", "-D", "is_set=0"]);
         command.args(["-c", &self.clients.to_string(), "-t", &turns.to_string()]);
+        command
+            .arg("-l")
+            .arg("--log-prefix")
+            .arg(directory.path().join("log"));
         for (name, value) in &script.variables {
             command.arg("-D").arg(format!("{name}={value}"));
         }
         let output = command.arg("-f").arg(&file).arg(&self.url).output();
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         let told = String::from_utf8_lossy(&output.stdout);
-        let failed = || panic!("pgbench: {told}{}", String::from_utf8_lossy(&output.stderr));
-        if !output.status.success() {
-            failed();
-        }
-        let word = |after: &str| told.split(after).nth(1)?.split_whitespace().next();
-        let operations = turns * u64::from(self.clients);
-        let done = word("transactions actually processed: ").map(|word| word.split('/').next());
-        assert_eq!(done.flatten(), Some(&*operations.to_string()), "{told}");
-        let tps = word("tps = ").and_then(|word| word.parse::<f64>().ok());
-        #[expect(clippy::cast_precision_loss, reason = "operations are far below 2^52")]
-        let seconds = operations as f64 / tps.unwrap_or_else(failed);
-        Lap {
-            operations,
-            spent: Duration::from_secs_f64(seconds),
-        }
+        assert!(
+            output.status.success(),
+            "pgbench: {told}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let done = finished(directory.path());
+        assert_eq!(done.len() as u64, turns * u64::from(self.clients), "{told}");
+        warm(&done)
+    }
+}
+
+/// The settings, which each client sends in its first turn only.
+fn once(settings: &str) -> String {
+    format!("\\if :is_set\n\\else\n{settings};\n\\set is_set 1\n\\endif\n")
+}
+
+/// A turn that a client finished: which of its turns, and when, in microseconds.
+struct Turn {
+    number: u64,
+    at: u64,
+}
+
+/// Reads the logs of a run, a line a turn: client, number, how long it took, script, and when it was over, in seconds and microseconds.
+fn finished(directory: &Path) -> Vec<Turn> {
+    let entries = fs::read_dir(directory).expect("the directory is ours");
+    let names = entries.map(|entry| entry.expect("the directory is ours").path());
+    let is_log = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("log."))
+    };
+    let logs = names.filter(is_log);
+    let logs = logs.map(|path| fs::read_to_string(path).expect("pgbench wrote it"));
+    logs.flat_map(|log| log.lines().map(turn).collect::<Vec<_>>())
+        .collect()
+}
+
+fn turn(line: &str) -> Turn {
+    let fields: Vec<u64> = line
+        .split(' ')
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    let [_, number, _, _, seconds, micros] = <[u64; 6]>::try_from(fields)
+        .unwrap_or_else(|_| panic!("pgbench logs six numbers a turn, not `{line}`"));
+    Turn {
+        number,
+        at: seconds * 1_000_000 + micros,
+    }
+}
+
+/// Counts from when each client has done its first turn, in which it prepares its statements: runtree's connections have theirs.
+fn warm(done: &[Turn]) -> Lap {
+    let first = done.iter().map(|turn| turn.number).min();
+    let firsts = done.iter().filter(|turn| Some(turn.number) == first);
+    let begin = firsts
+        .map(|turn| turn.at)
+        .max()
+        .expect("because there are turns");
+    let later: Vec<u64> = done
+        .iter()
+        .map(|turn| turn.at)
+        .filter(|at| *at > begin)
+        .collect();
+    // Tried out, each client takes one turn.
+    let end = later.iter().max().copied().unwrap_or(begin + 1);
+    Lap {
+        operations: later.len() as u64,
+        spent: Duration::from_micros(end - begin),
     }
 }
 
@@ -184,6 +248,15 @@ impl Script {
             .any(|value| instead(value).is_some());
         assert_eq!(has_ids, replaced > 0, "{}", seen.text);
     }
+}
+
+/// Reads out of the server's log what the first connection was set to: the first statement without values.
+fn settings(log: &str) -> String {
+    let log = log.replace("\n\t", "\u{1f}");
+    let mut lines = log.lines();
+    let text = lines.find_map(|line| Some(line.split_once("LOG:  statement: SET ")?.1));
+    let text = text.expect("because a connection begins with its settings");
+    format!("SET {}", text.trim_end_matches(';').replace('\u{1f}', "\n"))
 }
 
 /// Reads the statements out of the server's log: `execute <name>: <text>`, and their values in the line after.

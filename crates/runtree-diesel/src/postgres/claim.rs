@@ -13,7 +13,7 @@ use runtree_repository::{
 };
 
 use super::statement::Statement;
-use super::store::Transaction;
+use super::store::{Patience, Transaction};
 use super::{PostgresRepository, micros, sql};
 use crate::row::{WholeRunRow, amount, count, instant, run_id};
 
@@ -150,14 +150,15 @@ impl<'c> Wanted<'c> {
     }
 }
 
+const CLAIMING_IN_TURN: &str = "claim runs with concurrency keys";
+
 impl PostgresRepository {
     pub(super) async fn claimed(&self, claim: &Claim) -> Result<Vec<Claimed>, RepositoryError> {
         claim.check()?;
         let wanted = Wanted::new(claim)?;
         let site = claim.site.as_ref();
         let limit = super::count(claim.limit);
-        let texts = wanted.texts();
-        let statement = || wanted.statement(self, texts.claim, limit, &[]);
+        let statement = || wanted.statement(self, wanted.texts().claim, limit, &[]);
         let rows: Vec<ClaimRow> = self
             .write_if("claim runs", statement, |rows: &[ClaimRow]| {
                 rows.iter().any(|row| row.claimed.is_some())
@@ -167,12 +168,16 @@ impl PostgresRepository {
         let mut claimed = decoded(rows, site)?;
         let left = limit - i64::try_from(claimed.len()).unwrap_or(limit);
         if keyed && left > 0 {
-            // What is claimed already must not be lost for a turn that fails; the runs with keys wait for the next claim then.
-            match self.claimed_in_turn(&wanted, left).await {
-                Ok(more) => claimed.extend(decoded(more, site)?),
-                Err(error) if claimed.is_empty() => return Err(error),
-                Err(error) => {
-                    tracing::debug!(%error, "runs with concurrency keys were left for the next claim");
+            if claimed.is_empty() {
+                claimed = decoded(self.claimed_in_turn(&wanted, left).await?, site)?;
+            } else {
+                // The leases of what is claimed run already, and whoever drops the call now leaves it without an owner: a turn that is
+                // not to be had at once, or fails, is left to the next claim.
+                match self.claimed_if_free(&wanted, left).await {
+                    Ok(more) => claimed.extend(decoded(more, site)?),
+                    Err(error) => {
+                        tracing::debug!(%error, "runs with concurrency keys were left for the next claim");
+                    }
                 }
             }
         }
@@ -185,11 +190,9 @@ impl PostgresRepository {
         wanted: &Wanted<'_>,
         limit: i64,
     ) -> Result<Vec<ClaimRow>, RepositoryError> {
-        let texts = wanted.texts();
-        let doing = "claim runs with concurrency keys";
         let (mut tries, mut was_cut_off) = (1, false);
         let (transaction, rows) = loop {
-            match self.turn(wanted, &texts, limit, doing).await {
+            match self.turn(wanted, limit).await {
                 Err(error) if super::is_undone(&error) && tries < super::MAX_TRIES => tries += 1,
                 // The server ends a turn that lasts too long. It was not committed, so it may begin again.
                 Err(error) if error.kind() == ErrorKind::Unavailable && !was_cut_off => {
@@ -198,6 +201,38 @@ impl PostgresRepository {
                 answer => break answer?,
             }
         };
+        self.end_turn(transaction, rows).await
+    }
+
+    /// As [`claimed_in_turn`](Self::claimed_in_turn), and nothing where somebody else has the turn, or all connections.
+    async fn claimed_if_free(
+        &self,
+        wanted: &Wanted<'_>,
+        limit: i64,
+    ) -> Result<Vec<ClaimRow>, RepositoryError> {
+        let begun = self
+            .store
+            .begin_with(Patience::None, CLAIMING_IN_TURN)
+            .await;
+        let mut transaction = match begun {
+            Err(error) if error.kind() == ErrorKind::Busy => return Ok(Vec::new()),
+            begun => begun?,
+        };
+        let turn = self.statement(sql::TRY_TURN);
+        let taken: Vec<super::Done> = transaction.rows(turn).await?;
+        let rows = if taken.is_empty() {
+            Vec::new()
+        } else {
+            self.chosen(&mut transaction, wanted, limit).await?
+        };
+        self.end_turn(transaction, rows).await
+    }
+
+    async fn end_turn(
+        &self,
+        transaction: Transaction<'_>,
+        rows: Vec<ClaimRow>,
+    ) -> Result<Vec<ClaimRow>, RepositoryError> {
         self.commit(transaction).await?;
         if rows.iter().any(|row| row.claimed.is_some()) {
             self.wrote();
@@ -205,28 +240,35 @@ impl PostgresRepository {
         Ok(rows)
     }
 
-    /// Takes a turn, which is over with the transaction.
-    async fn turn<'s>(
-        &'s self,
+    /// Waits for a turn, which is over with the transaction.
+    async fn turn(
+        &self,
         wanted: &Wanted<'_>,
-        texts: &Texts,
         limit: i64,
-        doing: &'s str,
-    ) -> Result<(Transaction<'s>, Vec<ClaimRow>), RepositoryError> {
-        let mut transaction = self.store.begin(doing).await?;
+    ) -> Result<(Transaction<'_>, Vec<ClaimRow>), RepositoryError> {
+        let mut transaction = self.store.begin(CLAIMING_IN_TURN).await?;
         let turn = self.statement(sql::TAKE_TURN);
         transaction.rows::<super::Done>(turn).await?;
+        let rows = self.chosen(&mut transaction, wanted, limit).await?;
+        Ok((transaction, rows))
+    }
+
+    /// Claims what fits, in the turn that the transaction has.
+    async fn chosen(
+        &self,
+        transaction: &mut Transaction<'_>,
+        wanted: &Wanted<'_>,
+        limit: i64,
+    ) -> Result<Vec<ClaimRow>, RepositoryError> {
         // This statement's snapshot is younger than the turn: it shows every claim of whoever had it before.
-        let candidates = wanted.statement(self, texts.candidates, limit, &[]);
+        let candidates = wanted.statement(self, wanted.texts().candidates, limit, &[]);
         let candidates: Vec<CandidateRow> = transaction.rows(candidates).await?;
         let chosen = within_limits(candidates, limit)?;
-        let rows = if chosen.is_empty() {
-            Vec::new()
-        } else {
-            let claim = wanted.statement(self, sql::CLAIM_CHOSEN, limit, &chosen);
-            transaction.rows(claim).await?
-        };
-        Ok((transaction, rows))
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claim = wanted.statement(self, sql::CLAIM_CHOSEN, limit, &chosen);
+        transaction.rows(claim).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool::managed::{Object, Pool, PoolError};
+use deadpool::managed::{Object, Pool, PoolError, Timeouts};
 use diesel::QueryableByName;
 use diesel::pg::Pg;
 use diesel::sql_types::Bool;
@@ -37,6 +37,15 @@ pub(super) enum Purpose {
     Write,
 }
 
+/// How long a connection may be waited for, while others have them all.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// As long as the builder said.
+    Usual,
+    /// Not at all.
+    None,
+}
+
 impl Store {
     fn check_writable(&self) -> Result<(), RepositoryError> {
         match self.pool.manager().read_only() {
@@ -54,7 +63,7 @@ impl Store {
     where
         R: QueryableByName<Pg> + Send + 'static,
     {
-        let mut connection = InFlight(Some(self.connection(purpose).await?));
+        let mut connection = InFlight(Some(self.connection(purpose, Patience::Usual).await?));
         let answer =
             tokio::time::timeout(self.answer_timeout, statement().load(connection.get())).await;
         self.answered(doing, connection, answer)
@@ -65,7 +74,9 @@ impl Store {
         doing: &str,
         statement: &(impl Fn() -> Statement<'a> + Sync),
     ) -> Result<usize, RepositoryError> {
-        let mut connection = InFlight(Some(self.connection(Purpose::Write).await?));
+        let mut connection = InFlight(Some(
+            self.connection(Purpose::Write, Patience::Usual).await?,
+        ));
         let answer =
             tokio::time::timeout(self.answer_timeout, statement().execute(connection.get())).await;
         self.answered(doing, connection, answer)
@@ -74,32 +85,49 @@ impl Store {
     /// Takes a connection, for writing only where writing is allowed.
     ///
     /// That is asked again once there is one: a connection that was made meanwhile may have found that the schema has moved on.
-    async fn connection(&self, purpose: Purpose) -> Result<Object<Connector>, RepositoryError> {
+    async fn connection(
+        &self,
+        purpose: Purpose,
+        patience: Patience,
+    ) -> Result<Object<Connector>, RepositoryError> {
         match purpose {
-            Purpose::Read => self.any_connection().await,
+            Purpose::Read => self.any_connection(patience).await,
             Purpose::Write => {
                 self.check_writable()?;
-                let connection = self.any_connection().await?;
+                let connection = self.any_connection(patience).await?;
                 self.check_writable()?;
                 Ok(connection)
             }
         }
     }
 
-    async fn any_connection(&self) -> Result<Object<Connector>, RepositoryError> {
+    async fn any_connection(
+        &self,
+        patience: Patience,
+    ) -> Result<Object<Connector>, RepositoryError> {
         let connector = self.pool.manager();
+        let timeouts = Timeouts {
+            wait: match patience {
+                Patience::Usual => None,
+                Patience::None => Some(Duration::ZERO),
+            },
+            ..Timeouts::default()
+        };
         // For a place in the pool, and then perhaps for a new connection, whose own wait is shorter.
         let wait = self
             .busy_timeout
             .saturating_add(connector.connect_timeout());
         let busy = || {
-            let message = format!(
-                "no connection to {} became free within {wait:?}",
-                connector.target()
-            );
+            let target = connector.target();
+            let message = match patience {
+                Patience::Usual => {
+                    format!("no connection to {target} became free within {wait:?}")
+                }
+                Patience::None => format!("no connection to {target} is free"),
+            };
             RepositoryError::new(ErrorKind::Busy, message)
         };
-        match tokio::time::timeout(wait, self.pool.get()).await {
+        match tokio::time::timeout(wait, self.pool.timeout_get(&timeouts)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(PoolError::Timeout(_))) | Err(_) => Err(busy()),
@@ -120,7 +148,16 @@ impl Store {
         &'s self,
         doing: &'s str,
     ) -> Result<Transaction<'s>, RepositoryError> {
-        let mut connection = InFlight(Some(self.connection(Purpose::Write).await?));
+        self.begin_with(Patience::Usual, doing).await
+    }
+
+    /// Begins a transaction, waiting so long for a connection.
+    pub(super) async fn begin_with<'s>(
+        &'s self,
+        patience: Patience,
+        doing: &'s str,
+    ) -> Result<Transaction<'s>, RepositoryError> {
+        let mut connection = InFlight(Some(self.connection(Purpose::Write, patience).await?));
         let begin = connection.get().batch_execute("BEGIN");
         let answer = tokio::time::timeout(self.answer_timeout, begin).await;
         self.checked(doing, answer)?;

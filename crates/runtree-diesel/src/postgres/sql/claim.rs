@@ -2,7 +2,7 @@
 //!
 //! Runs without a concurrency key are claimed by one statement. It takes from the head of the queue only what comes before the first
 //! run with a key that has room, as the snapshot shows it, and tells whether there is such a run. For that run the claimer then takes
-//! its turn: under an advisory lock it lists what may be claimed with what is in use (`CANDIDATES_..`), walks down the list, and claims
+//! its turn, and waits for it only if it has claimed nothing yet: under an advisory lock it lists what may be claimed with what is in use (`CANDIDATES_..`), walks down the list, and claims
 //! what fits (`CLAIM_CHOSEN`). An expired lease gives its place back only to who locks it first, so that no renewal comes between. So keys cost those who do not meet them nothing, the order holds between runs with and without keys,
 //! and a run whose key is full holds nobody up. A place that became free after the snapshot is found by the next claim.
 
@@ -205,9 +205,24 @@ pub(in crate::postgres) const CANDIDATES_QUEUES: &str =
     candidates!(" AND r.queue = ANY ($15::text[])");
 pub(in crate::postgres) const CANDIDATES_RUN: &str = candidates!(" AND r.id = $13");
 
-/// Takes the turn among those who claim runs with keys, until the transaction ends. The first number is this lock's own among those
-/// of the database: the bytes of "rtck"; the second is of the namespace in its schema.
-pub(in crate::postgres) const TAKE_TURN: &str = "SELECT pg_advisory_xact_lock(1920230251, hashtext('runtree_runs'::regclass::oid::text || '/' || $1)) IS NULL AS done";
+/// The turn among those who claim runs with keys, as a lock. The first number is its own among those of the database: the bytes of
+/// "rtck"; the second is of the namespace in its schema.
+macro_rules! turn {
+    () => {
+        "(1920230251, hashtext('runtree_runs'::regclass::oid::text || '/' || $1))"
+    };
+}
+
+/// Waits for the turn and takes it until the transaction ends.
+pub(in crate::postgres) const TAKE_TURN: &str =
+    concat!("SELECT pg_advisory_xact_lock", turn!(), " IS NULL AS done");
+
+/// Takes the turn if nobody has it, until the transaction ends: a row, or none.
+pub(in crate::postgres) const TRY_TURN: &str = concat!(
+    "SELECT t.done FROM (SELECT pg_try_advisory_xact_lock",
+    turn!(),
+    " AS done) t WHERE t.done"
+);
 
 /// As the other claims, of the runs `$16`.
 pub(in crate::postgres) const CLAIM_CHOSEN: &str = concat!(

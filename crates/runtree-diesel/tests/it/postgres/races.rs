@@ -444,6 +444,42 @@ async fn a_claimer_that_waits_for_its_turn_sees_what_was_taken_meanwhile() {
     assert_eq!(got, 1);
 }
 
+/// The leases of what is claimed run while a claim waits, and nobody owns it when the call is dropped then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_has_something_waits_for_no_turn() {
+    let database = Database::fresh();
+    let builder = PostgresRepository::builder(&database.url);
+    // Longer than this test may last, so that a claim that waits does not give the turn up.
+    let builder = builder.busy_timeout(Duration::from_secs(3_600));
+    let runs = builder.connect().await.unwrap();
+    let plain = created(&runs, &request(NewRun::new("plain"))).await;
+    let keyed = NewRun::new("keyed").concurrency("key", NonZeroU32::MIN);
+    let keyed = created(&runs, &request(keyed)).await;
+    let mut turn = database.session().await;
+    turn.batch_execute(
+        "begin; select pg_advisory_xact_lock(1920230251, hashtext('runtree_runs'::regclass::oid::text || '/default'))",
+    )
+    .await
+    .unwrap();
+    let ids = |got: Vec<Claimed>| got.iter().map(|one| one.run.id).collect::<Vec<_>>();
+    let claim = claim_of(ClaimOf::ANY, 2);
+    let got = tokio::time::timeout(Duration::from_secs(30), runs.claim(&claim)).await;
+    let got = got.expect("the claim waits for the turn of somebody else");
+    assert_eq!(ids(got.unwrap()), [plain]);
+    turn.batch_execute("commit").await.unwrap();
+    assert_eq!(ids(runs.claim(&claim).await.unwrap()), [keyed]);
+    // Where the turn is free, one claim takes both, in their order.
+    let free = [
+        request(NewRun::new("plain")),
+        request(NewRun::new("keyed").concurrency("other", NonZeroU32::MIN)),
+    ];
+    let free = [
+        created(&runs, &free[0]).await,
+        created(&runs, &free[1]).await,
+    ];
+    assert_eq!(ids(runs.claim(&claim).await.unwrap()), free);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn annotations_at_once_all_count() {
     let database = Database::fresh();

@@ -87,6 +87,13 @@ macro_rules! beside_while_running {
     };
 }
 
+/// As [`beside`], for runs that do not run: these have no lease.
+macro_rules! beside_without_lease {
+    () => {
+        concat!(" LEFT JOIN runtree_run_leases l ON false", facts!())
+    };
+}
+
 macro_rules! summary {
     () => {
         concat!("SELECT ", run_columns!(id, instant, int, tags))

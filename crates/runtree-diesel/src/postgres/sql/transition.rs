@@ -4,7 +4,7 @@ use crate::row::{lease_columns, payload_columns, reason, run_columns, status};
 
 /// One transition of running or pending runs, with all that an ending for good brings about.
 ///
-/// - `seen`: a query for the ids and tokens of the runs to move;
+/// - `seen`: a query for the ids and tokens of the runs to move, and the names of their worktrees, without which a run has none;
 /// - `guard`: on the run `r` as it is;
 /// - `status` and `reason`: expressions over `r` before the change, the reason null unless the run ends;
 /// - `set`: further columns, each after a comma;
@@ -19,9 +19,9 @@ macro_rules! transition {
         concat!(
             "WITH seen AS MATERIALIZED (", $seen, "),
             counted AS MATERIALIZED (
-                SELECT seen.id, seen.token", $carry, ", (
+                SELECT seen.id, seen.token", $carry, ", CASE WHEN seen.worktree_name IS NULL THEN 0 ELSE (
                     SELECT count(*) FROM runtree_run_worktrees w
-                    WHERE w.namespace = $1 AND w.run_id = seen.id AND w.state IN ('adding', 'ready')) AS worktrees
+                    WHERE w.namespace = $1 AND w.run_id = seen.id AND w.state IN ('adding', 'ready')) END AS worktrees
                 FROM seen),
             r AS (
                 UPDATE runtree_runs r SET
@@ -49,7 +49,7 @@ macro_rules! transition {
                     SELECT w.planned_by, w.persistence, row_number() OVER (ORDER BY w.planned_by) AS place
                     FROM runtree_run_worktrees w
                     WHERE w.namespace = $1 AND w.run_id = r.id AND w.state IN ('adding', 'ready')) w
-                WHERE r.ended_at IS NOT NULL),
+                WHERE r.ended_at IS NOT NULL AND r.worktrees > 0),
             kept AS (
                 UPDATE runtree_run_worktrees w SET state = 'kept', updated_at = greatest(b.updated_at, w.updated_at)
                 FROM left_behind b
@@ -76,13 +76,20 @@ macro_rules! transition {
 /// What an owner shows: `$1` namespace, `$2` id, `$3` token.
 macro_rules! owned {
     () => {
-        "SELECT r.id, r.token FROM runtree_runs r WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3"
+        "SELECT r.id, r.token, r.worktree_name FROM runtree_runs r WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3"
     };
 }
 
 macro_rules! anybody {
     () => {
-        "SELECT r.id, r.token FROM runtree_runs r WHERE r.namespace = $1 AND r.id = $2"
+        "SELECT r.id, r.token, r.worktree_name FROM runtree_runs r WHERE r.namespace = $1 AND r.id = $2"
+    };
+}
+
+/// As [`answer_whole`], for runs that run no longer.
+macro_rules! answer_stopped {
+    () => {
+        concat!(whole_run!(), " FROM r", payload!(), beside_without_lease!())
     };
 }
 
@@ -116,7 +123,7 @@ pub(in crate::postgres) const COMPLETE: &str = transition!(
     answer: concat!(
         whole_run!(), " FROM r JOIN LATERAL (
             SELECT o.input, coalesce($4::json, o.result) AS result, o.error, o.metadata, o.file_changes
-            FROM runtree_run_payloads o WHERE o.namespace = r.namespace AND o.run_id = r.id) p ON true", beside_while_running!()
+            FROM runtree_run_payloads o WHERE o.namespace = r.namespace AND o.run_id = r.id) p ON true", beside_without_lease!()
     )
 );
 
@@ -203,7 +210,7 @@ pub(in crate::postgres) const FAIL: &str = transition!(
     answer: concat!(
         whole_run!(), " FROM r JOIN LATERAL (
             SELECT o.input, o.result, $4::text AS error, o.metadata, o.file_changes
-            FROM runtree_run_payloads o WHERE o.namespace = r.namespace AND o.run_id = r.id) p ON true", beside_while_running!()
+            FROM runtree_run_payloads o WHERE o.namespace = r.namespace AND o.run_id = r.id) p ON true", beside_without_lease!()
     )
 );
 
@@ -217,7 +224,7 @@ pub(in crate::postgres) const ACKNOWLEDGE_CANCEL: &str = transition!(
     carry: "",
     more: "0",
     stored: "",
-    answer: answer_whole!()
+    answer: answer_stopped!()
 );
 
 /// How an ending of a batch moves its run.
@@ -244,31 +251,26 @@ macro_rules! ended_to {
     };
 }
 
-/// Tells whether the lease `l.token` of the run still lasts, which a completion needs.
+/// Tells whether the lease of the asked token still lasts, which a completion needs.
 macro_rules! lasts {
-    ($of:literal) => {
-        concat!(
-            // Not EXISTS, which beside an OR may be answered by reading every lease there is.
-            "(SELECT l.expires_at FROM runtree_run_leases l
-                WHERE l.namespace = $1 AND l.run_id = ",
-            $of,
-            ".id AND l.token = ",
-            $of,
-            ".token) > statement_timestamp()"
-        )
+    () => {
+        // Not EXISTS, which beside an OR may be answered by reading every lease there is.
+        "(SELECT l.expires_at FROM runtree_run_leases l
+            WHERE l.namespace = $1 AND l.run_id = a.id AND l.token = a.token) > statement_timestamp()"
     };
 }
 
 /// A batch of endings: `$2` ids, `$3` tokens, `$4` the statuses that the owners ask for, `$5` results as JSON or errors, `$6` waits before
 /// another attempt. Of several for one run the first that its owner may ask for; in the order of ids, as all that lock many leases.
 pub(in crate::postgres) const END_MANY: &str = transition!(
-    seen: concat!("SELECT DISTINCT ON (a.id) a.id, a.token, a.kind, a.payload, a.retry_after
+    seen: concat!("SELECT DISTINCT ON (a.id) a.id, a.token, r.worktree_name, a.kind, a.payload, a.retry_after
         FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY
             AS a (id, token, kind, payload, retry_after, place)
         JOIN runtree_runs r ON r.namespace = $1 AND r.id = a.id AND r.token = a.token
-        WHERE r.status = ", status!(Running), " AND r.ended_at IS NULL AND (a.kind <> ", status!(Completed), " OR ", lasts!("a"), ")
+        WHERE r.status = ", status!(Running), " AND r.ended_at IS NULL AND (a.kind <> ", status!(Completed), " OR ", lasts!(), ")
         ORDER BY a.id, a.place"),
-    guard: concat!("r.status = ", status!(Running), " AND (counted.kind <> ", status!(Completed), " OR ", lasts!("counted"), ")"),
+    // Whether the lease lasts is the snapshot's answer, which `seen` has asked for.
+    guard: concat!("r.status = ", status!(Running)),
     status: ended_to!(),
     reason: concat!("CASE WHEN counted.kind = ", status!(Completed), " THEN ", reason!(Succeeded), "
         WHEN counted.kind = ", status!(Killed), " OR r.cancel_requested_at IS NOT NULL THEN ", stopped_reason!(), "
@@ -282,7 +284,7 @@ pub(in crate::postgres) const END_MANY: &str = transition!(
             result = CASE r.kind WHEN ", status!(Completed), " THEN r.payload::json ELSE p.result END,
             error = CASE r.kind WHEN ", status!(Failed), " THEN r.payload ELSE p.error END
         FROM r WHERE r.payload IS NOT NULL AND p.namespace = $1 AND p.run_id = r.id)"),
-    answer: concat!(summary!(), " FROM r", beside_while_running!())
+    answer: concat!(summary!(), " FROM r", beside_without_lease!())
 );
 
 macro_rules! released_to {
@@ -311,7 +313,7 @@ pub(in crate::postgres) const RELEASE: &str = transition!(
     carry: "",
     more: "0",
     stored: "",
-    answer: answer_whole!()
+    answer: answer_stopped!()
 );
 
 /// `$3` mode, `$4` grace, `$5` reason, `$6` who wants it. What a first request leaves open, a second may fill.
@@ -388,14 +390,14 @@ macro_rules! rescued_to {
 /// so that a renewal is either before, and the lease has not expired, or after, and finds no lease.
 pub(in crate::postgres) const RESCUE: &str = transition!(
     seen: concat!("WITH dead AS MATERIALIZED (
-            SELECT r.id, r.token
+            SELECT r.id, r.token, r.worktree_name
             FROM (SELECT DISTINCT a.id, a.token FROM unnest($2::uuid[], $3::bigint[]) AS a (id, token)) AS asked
             JOIN runtree_run_leases l ON l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token
             JOIN runtree_runs r ON r.namespace = $1 AND r.id = asked.id AND r.token = asked.token
             WHERE r.status = ", status!(Running), " AND r.ended_at IS NULL
             FOR UPDATE OF l, r SKIP LOCKED),
         expired AS MATERIALIZED (
-            SELECT r.id, r.token
+            SELECT r.id, r.token, r.worktree_name
             FROM runtree_run_leases l
             JOIN runtree_runs r ON r.namespace = $1 AND r.id = l.run_id AND r.token = l.token
             WHERE l.namespace = $1 AND l.expires_at <= statement_timestamp()
@@ -404,13 +406,13 @@ pub(in crate::postgres) const RESCUE: &str = transition!(
             ORDER BY l.expires_at, l.run_id
             LIMIT $4 FOR UPDATE OF l, r SKIP LOCKED),
         ownerless AS MATERIALIZED (
-            SELECT r.id, r.token
+            SELECT r.id, r.token, r.worktree_name
             FROM runtree_runs r
             WHERE r.namespace = $1 AND r.id <> ALL ($5::uuid[]) AND (r.status = ", status!(Running), " AND r.ended_at IS NULL) IS TRUE AND NOT EXISTS (
                 SELECT FROM runtree_run_leases l WHERE l.namespace = $1 AND l.run_id = r.id AND l.token = r.token)
             ORDER BY r.id
             LIMIT greatest($4 - (SELECT count(*) FROM expired), 0) FOR UPDATE OF r SKIP LOCKED)
-        SELECT id, token FROM dead UNION ALL SELECT id, token FROM expired UNION ALL SELECT id, token FROM ownerless"),
+        SELECT * FROM dead UNION ALL SELECT * FROM expired UNION ALL SELECT * FROM ownerless"),
     guard: concat!("r.status = ", status!(Running)),
     status: rescued_to!(),
     reason: reason_when!(rescued_to!(), reason!(Lost)),
@@ -423,7 +425,7 @@ pub(in crate::postgres) const RESCUE: &str = transition!(
     carry: "",
     more: "1",
     stored: "",
-    answer: concat!(summary!(), ", r.seen_token FROM r", beside_while_running!())
+    answer: concat!(summary!(), ", r.seen_token FROM r", beside_without_lease!())
 );
 
 macro_rules! timed_out_to {
@@ -453,7 +455,7 @@ macro_rules! overdue {
 
 /// `$2` how many, `$3` how long a running one has to stop by itself.
 pub(in crate::postgres) const TIME_OUT: &str = transition!(
-    seen: concat!("SELECT r.id, r.token FROM runtree_runs r
+    seen: concat!("SELECT r.id, r.token, r.worktree_name FROM runtree_runs r
         WHERE r.namespace = $1 AND (r.ended_at IS NULL AND r.deadline_at IS NOT NULL) IS TRUE AND ", overdue!(), "
         ORDER BY r.deadline_at, r.id
         LIMIT $2 FOR UPDATE SKIP LOCKED"),

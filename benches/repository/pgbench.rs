@@ -2,8 +2,7 @@
 //!
 //! runtree makes, claims and completes one run on a connection whose statements the server logs, with their values. Each text goes to
 //! pgbench as it is, every `$n` a variable of the same value; only the ids that must differ are made or taken from the claim. Each client
-//! begins with the settings that runtree's connection began with: without them the server makes other plans of the same statements, a
-//! new one for every turn, and of some of them bad ones.
+//! begins with the settings that runtree's connection began with: without them the server plans the same statements otherwise.
 
 use std::fmt::Write as _;
 use std::fs;

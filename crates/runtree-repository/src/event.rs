@@ -148,9 +148,9 @@ impl fmt::Display for EventKind {
 /// | `retried` | `{"run": ".."}`: the new run |
 /// | `rejected` | `{"event": ".."}`: what was tried, as the transition table calls it |
 /// | `worktree_removed` | `{"salvage": ".."}`: the ref of what was saved, or null |
-/// | `worktree_kept` | `{"reason": ".."}` |
+/// | `worktree_kept` | `{"reason": ".."}`: why a clean-up left it; none where it was wanted to stay |
 /// | `cleanup_postponed` | `{"error": ".."}` |
-/// | `cancel_requested` | `{"mode": "..", "by": ".."}` |
+/// | `cancel_requested` | `{"mode": "..", "by": ".."}`: who, or null |
 /// | `retry_planned` | `{"available_at": ".."}`: the instant of the next attempt |
 ///
 /// The others have none.

@@ -114,8 +114,9 @@ impl RunSummary {
 
 /// One run, whole: its summary, which it derefs to, and the wide texts.
 ///
-/// What is serialized is read back as it was: every record of this crate can be kept as JSON by a backend. A word that this version
-/// does not know stays as it is, a text beyond its limits is refused, and a field that a newer version wrote is passed over.
+/// What is serialized is read back as it was: every record of this crate can be kept as JSON by a backend. A status, an end reason, a
+/// kind of event or a state of a worktree that this version does not know stays as it is; another unknown word, and a text beyond its
+/// limits, is refused. A field that a newer version wrote is passed over, so that a record that is read and written loses it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// What lists show.

@@ -98,8 +98,9 @@ pub enum RunNews {
 /// lease are no news. [`Follower`] tells each step of one run.
 ///
 /// What lists do not show, such as metadata, is noticed by the instant of a run's last change. While the store's clock stands behind that, it
-/// is noticed by the run's history instead; when the clock has stepped back between two looks, such a run is told as changed once,
-/// whether it was or not.
+/// is noticed by the run's history instead, which each look reads for each such run; when the clock has stepped back between two looks, such
+/// a run is told as changed once, whether it was or not. A clock that steps back and forward again between two looks hides what was
+/// changed in between and lists do not show.
 #[derive(Debug)]
 pub struct Watcher<'r, R: ?Sized> {
     runs: &'r R,

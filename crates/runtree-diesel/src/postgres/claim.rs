@@ -1,6 +1,7 @@
 //! Claims runs: one statement for those without a concurrency key, and a turn for those with one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use diesel::deserialize::{self, QueryableByName};
 use diesel::pg::Pg;
@@ -16,6 +17,9 @@ use super::statement::Statement;
 use super::store::{Patience, Transaction};
 use super::{PostgresRepository, micros, sql};
 use crate::row::{WholeRunRow, amount, count, instant, run_id};
+
+/// How long a claim that has something waits for a connection and for the answer whether the turn is free.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A claimed run, and its worktree where it wants one.
 #[derive(diesel::QueryableByName)]
@@ -173,8 +177,9 @@ impl PostgresRepository {
             } else {
                 // The leases of what is claimed run already, and whoever drops the call now leaves it without an owner: a turn that is
                 // not to be had at once, or fails, is left to the next claim.
-                match self.claimed_if_free(&wanted, left).await {
-                    Ok(more) => claimed.extend(decoded(more, site)?),
+                let more = self.claimed_if_free(&wanted, left).await;
+                match more.and_then(|more| decoded(more, site)) {
+                    Ok(more) => claimed.extend(more),
                     Err(error) => {
                         tracing::debug!(%error, "runs with concurrency keys were left for the next claim");
                     }
@@ -210,16 +215,18 @@ impl PostgresRepository {
         wanted: &Wanted<'_>,
         limit: i64,
     ) -> Result<Vec<ClaimRow>, RepositoryError> {
-        let begun = self
-            .store
-            .begin_with(Patience::None, CLAIMING_IN_TURN)
-            .await;
-        let mut transaction = match begun {
-            Err(error) if error.kind() == ErrorKind::Busy => return Ok(Vec::new()),
-            begun => begun?,
+        let begun = tokio::time::timeout(AT_ONCE, async {
+            let begun = self.store.begin_with(Patience::None, CLAIMING_IN_TURN);
+            let mut transaction = begun.await?;
+            let turn = self.statement(sql::TRY_TURN);
+            let taken: Vec<super::Done> = transaction.rows(turn).await?;
+            Ok::<_, RepositoryError>((transaction, taken))
+        });
+        let (mut transaction, taken) = match begun.await {
+            Err(_) => return Ok(Vec::new()),
+            Ok(Err(error)) if error.kind() == ErrorKind::Busy => return Ok(Vec::new()),
+            Ok(begun) => begun?,
         };
-        let turn = self.statement(sql::TRY_TURN);
-        let taken: Vec<super::Done> = transaction.rows(turn).await?;
         let rows = if taken.is_empty() {
             Vec::new()
         } else {

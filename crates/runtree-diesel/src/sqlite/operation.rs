@@ -156,11 +156,11 @@ impl Operation for Endings {
 ///
 /// Those whose callers wait at the same time have no order among themselves.
 pub(super) fn operations(requests: Vec<Request>) -> Vec<Box<dyn Operation>> {
-    let mut operations = Vec::with_capacity(requests.len());
+    let mut others = Vec::with_capacity(requests.len());
     let mut endings: BTreeMap<Namespace, Vec<EndRequest>> = BTreeMap::new();
     for request in requests {
         match request {
-            Request::One(operation) if operation.is_wanted() => operations.push(operation),
+            Request::One(operation) if operation.is_wanted() => others.push(operation),
             Request::End(wanted) if !wanted.reply.is_closed() => {
                 endings
                     .entry(wanted.namespace.clone())
@@ -170,6 +170,8 @@ pub(super) fn operations(requests: Vec<Request>) -> Vec<Box<dyn Operation>> {
             Request::One(_) | Request::End(_) => {}
         }
     }
+    // Endings first: what they free is there for the claims of the same transaction, and their leases are looked at without delay.
+    let mut operations: Vec<Box<dyn Operation>> = Vec::with_capacity(others.len() + 1);
     for (namespace, endings) in endings {
         let alike = endings
             .into_iter()
@@ -187,6 +189,7 @@ pub(super) fn operations(requests: Vec<Request>) -> Vec<Box<dyn Operation>> {
             operations.extend(Box::new(together).apart());
         }
     }
+    operations.append(&mut others);
     operations
 }
 

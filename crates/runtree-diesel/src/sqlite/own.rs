@@ -247,7 +247,7 @@ pub(super) fn claim_runs(
             chosen.push(candidate);
         }
         claimed.extend(match chosen.as_slice() {
-            [one] => take(transaction, claim, one)?.into_iter().collect(),
+            [one] => vec![take(transaction, claim, one)?],
             several => take_all(transaction, claim, several)?,
         });
         // Those that were passed over are not among the next candidates: their keys are used up by now.
@@ -310,7 +310,7 @@ fn take(
     transaction: &mut Transaction<'_>,
     claim: &Claim,
     candidate: &CandidateRow,
-) -> Result<Option<Claimed>, RepositoryError> {
+) -> Result<Claimed, RepositoryError> {
     const TAKE: &str = take!("UPDATE", "= ?4");
     let (lease, attempt) = candidate.next()?;
     let statement = transaction
@@ -320,10 +320,18 @@ fn take(
         .bind(lease.run.as_bytes());
     if transaction.applies(statement)? {
         let at = candidate.stamp(transaction.now())?;
-        own(transaction, claim, lease, attempt, at).map(Some)
+        own(transaction, claim, lease, attempt, at)
     } else {
-        Ok(None)
+        Err(not_as_indexed(1, 0))
     }
+}
+
+/// The error of runs that were chosen in this transaction by the same guard, and yet could not be taken: an index does not say
+/// what the table says.
+fn not_as_indexed(chosen: usize, taken: usize) -> RepositoryError {
+    let message =
+        format!("{taken} of {chosen} runs that an index shows as waiting could be claimed");
+    RepositoryError::new(ErrorKind::Corrupt, message)
 }
 
 /// Claims several runs, with one statement for each step instead of one for each step of each run.
@@ -348,11 +356,10 @@ fn take_all(
         .bind(transaction.now().as_unix_micros())
         .bind(i64::from(claim.site.is_some()))
         .bind(Value::ids(leases.iter().map(|lease| &lease.run)));
-    // They were chosen in this transaction, by the same guard: to ask which of them were changed would cost a quarter more.
+    // To ask which of them were changed would cost a quarter more.
     let taken = transaction.execute(statement)?;
     if taken != leases.len() {
-        let message = format!("{taken} of {} chosen runs could be claimed", leases.len());
-        return Err(RepositoryError::new(ErrorKind::Corrupt, message));
+        return Err(not_as_indexed(leases.len(), taken));
     }
     own_all(transaction, claim, &leases)
 }

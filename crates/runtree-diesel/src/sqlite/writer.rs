@@ -15,7 +15,6 @@ use diesel::{RunQueryDsl, SqliteConnection};
 use runtree_repository::time::Clock;
 use runtree_repository::{ErrorKind, RepositoryError};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TryRecvError;
 
 use super::dialect::classify;
 use super::file_system::Place;
@@ -29,9 +28,6 @@ const MAX_BATCH: usize = 128;
 
 /// How many operations may wait; further callers wait for a place.
 pub(super) const QUEUE: usize = 1_024;
-
-/// How long the writing thread looks for the next request before it sleeps: about what it costs to wake it.
-const WAKEFUL: Duration = Duration::from_micros(50);
 
 /// How long SQLite itself waits for another process's transaction before the writer looks up and tries again.
 ///
@@ -72,7 +68,7 @@ impl Writer {
         if let Err(error) = self.connection.batch_execute(&short_wait) {
             tracing::warn!(%error, "the time limit of SQLite's own waiting cannot be set");
         }
-        while let Some(first) = self.next() {
+        while let Some(first) = self.requests.blocking_recv() {
             let mut batch = vec![first];
             while batch.len() < MAX_BATCH {
                 match self.requests.try_recv() {
@@ -87,25 +83,10 @@ impl Writer {
         }
     }
 
-    /// Waits for the next request. Who was answered just now often comes back at once, sooner than a thread that sleeps is awake
-    /// again, so this thread looks for a moment before it sleeps.
-    fn next(&mut self) -> Option<Request> {
-        let began = Instant::now();
-        while began.elapsed() < WAKEFUL {
-            match self.requests.try_recv() {
-                Ok(request) => return Some(request),
-                Err(TryRecvError::Disconnected) => return None,
-                // Whoever else wants this processor has it.
-                Err(TryRecvError::Empty) => std::thread::yield_now(),
-            }
-        }
-        self.requests.blocking_recv()
-    }
-
     /// Writes operations in one transaction, again from the start while others hold the database, and answers every caller.
     fn write(&mut self, operations: Vec<Box<dyn Operation>>) {
         let mut parts: Vec<Part> = operations.into_iter().map(Part::new).collect();
-        let began = Instant::now();
+        let mut began = Instant::now();
         let mut divided = false;
         let failure = loop {
             match self.attempt(&mut parts, divided) {
@@ -118,6 +99,8 @@ impl Writer {
                 }
                 Ok(Attempt::Refused(place, error)) => {
                     self.roll_back();
+                    // What is done again has its own time.
+                    began = Instant::now();
                     if divided {
                         parts[place].refused = Some(error);
                         parts[place].is_out = true;
@@ -128,7 +111,7 @@ impl Writer {
                         part.refused = Some(error);
                         break None;
                     }
-                    tracing::debug!(%error, place, "an operation failed, the others are done again without it");
+                    tracing::debug!(%error, place, "an operation failed, each is done again for itself");
                     divided = true;
                 }
                 Err(failure) => {

@@ -1,4 +1,5 @@
-//! Each event of a run has a call that may have caused it, and none has only calls that failed for certain.
+//! No event of a run has only calls that failed for certain, and each ending, release and planned retry has a call that may have caused
+//! it.
 
 use std::collections::BTreeSet;
 

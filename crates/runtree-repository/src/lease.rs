@@ -5,12 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use runtree_id::{OwnerId, RunId};
+use runtree_status::RunStatus;
 use runtree_time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, RepositoryError};
 use crate::query::MAX_FILTER_VALUES;
-use crate::run::Run;
+use crate::run::{Run, RunSummary};
 use crate::stop::CancelIntent;
 use crate::text::{HostName, ProcessMark, QueueName, WorkflowName};
 use crate::worktree::{WorktreeRecord, WorktreeSite};
@@ -233,6 +234,26 @@ pub struct Claim {
     pub of: ClaimOf,
     /// Where worktrees of the claimed runs would be; none claims only runs that need no worktree.
     pub site: Option<WorktreeSite>,
+}
+
+impl Claim {
+    /// Changes a waiting run as this claim does that takes it at this instant, and returns the lease and when it expires: what a
+    /// backend stores, once it has checked that the run may be claimed, and answers with.
+    pub fn take(&self, run: &mut RunSummary, now: Timestamp) -> (LeaseRef, Timestamp) {
+        let expires_at = now.saturating_add(self.lease_time.get());
+        run.status = RunStatus::Running;
+        run.token = run.token.next();
+        run.attempts = run.attempts.saturating_add(1);
+        run.owner = Some(self.owner.clone());
+        run.lease_expires_at = Some(expires_at);
+        run.started_at.get_or_insert(now);
+        run.updated_at = run.updated_at.max(now);
+        let lease = LeaseRef {
+            run: run.id,
+            token: run.token,
+        };
+        (lease, expires_at)
+    }
 }
 
 /// Which waiting runs a claim may take. One whose deadline has passed may be taken until somebody

@@ -147,11 +147,7 @@ impl Record {
         now: Timestamp,
     ) -> Claimed {
         self.moved(Event::Claim);
-        let expires_at = now.saturating_add(claim.lease_time.get());
-        let summary = &mut self.run.summary;
-        summary.token = summary.token.next();
-        summary.attempts = summary.attempts.saturating_add(1);
-        summary.started_at.get_or_insert(now);
+        let (lease, expires_at) = claim.take(&mut self.run.summary, now);
         self.set_lease(Some(LeaseRow {
             owner: claim.owner.clone(),
             child: None,
@@ -163,7 +159,7 @@ impl Record {
         self.tell(EventKind::Claimed, now, Some(detail));
         let place = claim.site.as_ref().zip(path);
         let worktree = place.and_then(|(site, path)| self.worktree_on(site, path, now));
-        Claimed::new(self.lease_ref(), expires_at, self.run.clone(), worktree)
+        Claimed::new(lease, expires_at, self.run.clone(), worktree)
     }
 
     /// Hands on the worktree that an earlier attempt left there, or plans one.

@@ -5,21 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::Event;
-use runtree_repository::time::Timestamp;
 use runtree_repository::{
-    Claim, ClaimOf, Claimed, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime, Outcome, OwnRuns,
-    ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey, WorktreeRecord,
-    WorktreeSite, Write,
+    Claim, ClaimOf, Claimed, ConcurrencyKey, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime,
+    Outcome, OwnRuns, ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey,
+    WorktreeRecord, WorktreeSite, Write,
 };
 use serde_json::json;
 
 use super::SqliteRepository;
 use super::operation::{EndRequest, Request};
 use super::rows::CandidateRow;
-use super::sql::{Transaction, among, lost, plain};
-use super::statement::Value;
+use super::sql::{Transaction, among, plain, run_joins, tags};
+use super::statement::{Statement, Value};
 use super::{end, worktree};
-use crate::row::{WorktreeRow, persistence_word, status, worktree_columns};
+use crate::row::{
+    WorktreeRow, payload_columns, persistence_word, run_columns, status, worktree_columns,
+};
 
 #[async_trait]
 impl OwnRuns for SqliteRepository {
@@ -158,18 +159,23 @@ macro_rules! used_by_one {
     };
 }
 
-/// Waiting runs in the order of claims, without those whose concurrency key is used up.
+/// Waiting runs in the order of claims, whole, without those whose concurrency key is used up.
 macro_rules! candidates {
     ($index:literal, $which:literal) => {
         concat!(held!(), candidates!(used!(), $index, $which))
     };
     ($used:expr, $index:literal, $which:literal) => {
         concat!(
-            "SELECT r.id, r.attempts, r.token, r.updated_at, r.concurrency_key, r.concurrency_limit, ",
-            "CASE WHEN r.concurrency_key IS NULL THEN 0 ELSE ",
+            "SELECT ",
+            run_columns!(plain, plain, plain, tags),
+            ", ",
+            payload_columns!(),
+            ", CASE WHEN r.concurrency_key IS NULL THEN 0 ELSE ",
             $used,
             " END AS used FROM runtree_runs r",
             $index,
+            " LEFT JOIN runtree_run_payloads p ON p.namespace = r.namespace AND p.run_id = r.id ",
+            run_joins!(),
             " WHERE r.namespace = ?1 AND ",
             claim_guard!(),
             $which,
@@ -231,25 +237,21 @@ pub(super) fn claim_runs(
         let wanted = limit - claimed.len();
         let candidates = candidates(transaction, claim, wanted)?;
         let are_all = candidates.len() < wanted;
-        let mut taken: BTreeMap<String, i64> = BTreeMap::new();
+        let mut taken: BTreeMap<ConcurrencyKey, i64> = BTreeMap::new();
         let before = claimed.len();
         let mut chosen = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            if let (Some(key), Some(limit)) =
-                (&candidate.concurrency_key, candidate.concurrency_limit)
-            {
-                let taken = taken.entry(key.clone()).or_default();
-                if candidate.used + *taken >= limit {
+            let run = candidate.run.decode()?;
+            if let Some(used) = &run.concurrency {
+                let taken = taken.entry(used.key.clone()).or_default();
+                if candidate.used + *taken >= i64::from(used.limit.get()) {
                     continue;
                 }
                 *taken += 1;
             }
-            chosen.push(candidate);
+            chosen.push(run);
         }
-        claimed.extend(match chosen.as_slice() {
-            [one] => vec![take(transaction, claim, one)?],
-            several => take_all(transaction, claim, several)?,
-        });
+        claimed.extend(take(transaction, claim, chosen)?);
         // Those that were passed over are not among the next candidates: their keys are used up by now.
         if are_all || claimed.len() == limit || claimed.len() == before {
             return Ok(claimed);
@@ -297,7 +299,7 @@ fn candidates(
         .bind(i64::from(claim.site.is_some()))
         .bind(Value::count(limit))
         .bind_all(which);
-    transaction.rows(statement)
+    transaction.wide_rows(statement)
 }
 
 /// The only one of a set.
@@ -305,71 +307,68 @@ fn only<T: Ord>(set: &BTreeSet<T>) -> Option<&T> {
     set.first().filter(|_| set.len() == 1)
 }
 
-/// Claims one run.
+/// Claims runs that were chosen in this transaction.
 fn take(
     transaction: &mut Transaction<'_>,
     claim: &Claim,
-    candidate: &CandidateRow,
-) -> Result<Claimed, RepositoryError> {
+    mut chosen: Vec<Run>,
+) -> Result<Vec<Claimed>, RepositoryError> {
+    let now = transaction.now();
+    let taken: Vec<_> = chosen
+        .iter_mut()
+        .map(|run| claim.take(&mut run.summary, now))
+        .collect();
+    match chosen.as_slice() {
+        [] => return Ok(Vec::new()),
+        [one] => take_one(transaction, claim, one)?,
+        several => take_all(transaction, claim, several)?,
+    }
+    let mut claimed = Vec::with_capacity(chosen.len());
+    for (run, (lease, expires_at)) in chosen.into_iter().zip(taken) {
+        let worktree = match &claim.site {
+            Some(site) => give_worktree(transaction, &run, lease.token, site)?,
+            None => None,
+        };
+        claimed.push(Claimed::new(lease, expires_at, run, worktree));
+    }
+    Ok(claimed)
+}
+
+/// Writes one claimed run, its lease and its event.
+fn take_one(
+    transaction: &mut Transaction<'_>,
+    claim: &Claim,
+    run: &Run,
+) -> Result<(), RepositoryError> {
     const TAKE: &str = take!("UPDATE", "= ?4");
-    let (lease, attempt) = candidate.next()?;
-    let statement = transaction
+    const LEASE: &str = "INSERT OR REPLACE INTO runtree_run_leases \
+         (namespace, run_id, owner_id, owner_host, owner_process, heartbeat_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let update = transaction
         .here(TAKE)
         .bind(transaction.now().as_unix_micros())
         .bind(i64::from(claim.site.is_some()))
-        .bind(lease.run.as_bytes());
-    if transaction.applies(statement)? {
-        let at = candidate.stamp(transaction.now())?;
-        own(transaction, claim, lease, attempt, at)
-    } else {
-        Err(not_as_indexed(1, 0))
+        .bind(run.id.as_bytes());
+    if !transaction.applies(update)? {
+        return Err(not_as_indexed(1, 0));
     }
+    let lease = transaction.here(LEASE).bind(run.id.as_bytes());
+    transaction.execute(bind_lease(transaction, lease, claim))?;
+    let detail =
+        json!({ "attempt": run.attempts, "owner": claim.owner.id, "host": claim.owner.host });
+    let kind = EventKind::Claimed;
+    transaction.record_at(run.id, run.updated_at, kind, run.token, Some(&detail))
 }
 
-/// The error of runs that were chosen in this transaction by the same guard, and yet could not be taken: an index does not say
-/// what the table says.
-fn not_as_indexed(chosen: usize, taken: usize) -> RepositoryError {
-    let message =
-        format!("{taken} of {chosen} runs that an index shows as waiting could be claimed");
-    RepositoryError::new(ErrorKind::Corrupt, message)
-}
-
-/// Claims several runs, with one statement for each step instead of one for each step of each run.
+/// Writes several claimed runs, with one statement for each step instead of one for each step of each run.
 fn take_all(
     transaction: &mut Transaction<'_>,
     claim: &Claim,
-    candidates: &[CandidateRow],
-) -> Result<Vec<Claimed>, RepositoryError> {
+    runs: &[Run],
+) -> Result<(), RepositoryError> {
     const TAKE_ALL: &str = take!(
         "UPDATE OR FAIL",
         "IN (SELECT unhex(value) FROM json_each(?4))"
     );
-    let leases = candidates
-        .iter()
-        .map(|candidate| candidate.next().map(|(lease, _)| lease))
-        .collect::<Result<Vec<_>, _>>()?;
-    if leases.is_empty() {
-        return Ok(Vec::new());
-    }
-    let statement = transaction
-        .here(TAKE_ALL)
-        .bind(transaction.now().as_unix_micros())
-        .bind(i64::from(claim.site.is_some()))
-        .bind(Value::ids(leases.iter().map(|lease| &lease.run)));
-    // To ask which of them were changed would cost a quarter more.
-    let taken = transaction.execute(statement)?;
-    if taken != leases.len() {
-        return Err(not_as_indexed(leases.len(), taken));
-    }
-    own_all(transaction, claim, &leases)
-}
-
-/// Writes the leases, the events and the worktrees of claimed runs.
-fn own_all(
-    transaction: &mut Transaction<'_>,
-    claim: &Claim,
-    leases: &[LeaseRef],
-) -> Result<Vec<Claimed>, RepositoryError> {
     const LEASES: &str = "INSERT OR REPLACE INTO runtree_run_leases \
          (namespace, run_id, owner_id, owner_host, owner_process, heartbeat_at, expires_at) \
          SELECT ?1, unhex(value), ?3, ?4, ?5, ?6, ?7 FROM json_each(?2)";
@@ -380,74 +379,52 @@ fn own_all(
          FROM runtree_runs r WHERE r.namespace = ?1 AND r.id ",
         among!()
     );
-    let ids = || Value::ids(leases.iter().map(|lease| &lease.run));
+    let ids = || Value::ids(runs.iter().map(|run| &run.id));
     let now = transaction.now();
-    let expires_at = now.saturating_add(claim.lease_time.get());
-    let statement = transaction
-        .here(LEASES)
-        .bind(ids())
-        .bind(claim.owner.id.as_bytes())
-        .bind(claim.owner.host.as_str())
-        .bind(claim.owner.process.as_str())
+    let update = transaction
+        .here(TAKE_ALL)
         .bind(now.as_unix_micros())
-        .bind(expires_at.as_unix_micros());
-    transaction.execute(statement)?;
-    let statement = transaction
+        .bind(i64::from(claim.site.is_some()))
+        .bind(ids());
+    // To ask which of them were changed would cost a quarter more.
+    let changed = transaction.execute(update)?;
+    if changed != runs.len() {
+        return Err(not_as_indexed(runs.len(), changed));
+    }
+    let leases = transaction.here(LEASES).bind(ids());
+    transaction.execute(bind_lease(transaction, leases, claim))?;
+    let events = transaction
         .here(EVENTS)
         .bind(ids())
         .bind(now.as_unix_micros())
         .bind(EventKind::Claimed.as_str())
         .bind(claim.owner.host.as_str())
         .bind(claim.owner.id.to_string());
-    transaction.execute(statement)?;
-    let taken: Vec<RunId> = leases.iter().map(|lease| lease.run).collect();
-    let mut runs: BTreeMap<RunId, Run> = transaction.runs(&taken)?.into_iter().collect();
-    let mut claimed = Vec::with_capacity(leases.len());
-    for lease in leases {
-        let run = runs.remove(&lease.run).ok_or_else(|| lost(lease.run))?;
-        let worktree = match &claim.site {
-            Some(site) => give_worktree(transaction, &run, lease.token, site)?,
-            None => None,
-        };
-        claimed.push(Claimed::new(*lease, expires_at, run, worktree));
-    }
-    Ok(claimed)
+    transaction.execute(events)?;
+    Ok(())
 }
 
-/// Writes the lease, the worktree and the event of one claimed run.
-fn own(
-    transaction: &mut Transaction<'_>,
-    claim: &Claim,
-    lease: LeaseRef,
-    attempt: u32,
-    at: Timestamp,
-) -> Result<Claimed, RepositoryError> {
-    const LEASE: &str = "INSERT OR REPLACE INTO runtree_run_leases \
-         (namespace, run_id, owner_id, owner_host, owner_process, heartbeat_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let expires_at = transaction.now().saturating_add(claim.lease_time.get());
-    let statement = transaction
-        .here(LEASE)
-        .bind(lease.run.as_bytes())
+/// Five values: the owner's id, host and process, now, and when the lease expires.
+fn bind_lease<'v>(
+    transaction: &Transaction<'_>,
+    statement: Statement<'v>,
+    claim: &'v Claim,
+) -> Statement<'v> {
+    let now = transaction.now();
+    statement
         .bind(claim.owner.id.as_bytes())
         .bind(claim.owner.host.as_str())
         .bind(claim.owner.process.as_str())
-        .bind(transaction.now().as_unix_micros())
-        .bind(expires_at.as_unix_micros());
-    transaction.execute(statement)?;
-    let detail = json!({ "attempt": attempt, "owner": claim.owner.id, "host": claim.owner.host });
-    transaction.record_at(
-        lease.run,
-        at,
-        EventKind::Claimed,
-        lease.token,
-        Some(&detail),
-    )?;
-    let run = transaction.written_run(lease.run)?;
-    let worktree = match &claim.site {
-        Some(site) => give_worktree(transaction, &run, lease.token, site)?,
-        None => None,
-    };
-    Ok(Claimed::new(lease, expires_at, run, worktree))
+        .bind(now.as_unix_micros())
+        .bind(now.saturating_add(claim.lease_time.get()).as_unix_micros())
+}
+
+/// The error of runs that were chosen in this transaction by the same guard, and yet could not be taken: an index does not say
+/// what the table says.
+fn not_as_indexed(chosen: usize, taken: usize) -> RepositoryError {
+    let message =
+        format!("{taken} of {chosen} runs that an index shows as waiting could be claimed");
+    RepositoryError::new(ErrorKind::Corrupt, message)
 }
 
 /// Hands on the worktree that an earlier attempt left on this site, or plans one.

@@ -469,11 +469,34 @@ impl Story {
             .collect();
         assert!(endings.len() > 1);
         let _ = self.runs.end_many(&endings).await.unwrap();
+        self.ends_together().await;
         let lease = self.own(NewRun::new("builder")).await;
         let _ = self.runs.release(lease).await.unwrap();
         let _ = self.runs.release(lease).await.unwrap();
         let lease = self.claim(ClaimOf::Run(lease.run)).await[0];
         self.end(lease, Outcome::Killed).await;
+    }
+
+    /// Ends runs by one call each, while the writing thread has something else to do.
+    async fn ends_together(&self) {
+        let requests: Vec<CreateRun> = (0..200)
+            .map(|_| self.request(NewRun::new("builder")))
+            .collect();
+        let _ = self.runs.create_many(&requests[..4]).await.unwrap();
+        let leases = self.claim(ClaimOf::ANY).await;
+        let mut calls = tokio::task::JoinSet::new();
+        let runs = self.runs.clone();
+        calls.spawn(async move {
+            let _ = runs.create_many(&requests[4..]).await.unwrap();
+        });
+        for lease in leases {
+            let runs = self.runs.clone();
+            calls.spawn(async move {
+                let outcome = Outcome::Completed { result: None };
+                let _ = runs.end(lease, &outcome).await.unwrap();
+            });
+        }
+        calls.join_all().await;
     }
 
     async fn stops(&self) {

@@ -3,13 +3,12 @@
 use diesel::QueryableByName;
 use diesel::deserialize::{self, FromSql};
 use diesel::row::{Field as _, Row};
-use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool};
 use diesel::sqlite::Sqlite;
 use runtree_repository::id::RunId;
-use runtree_repository::time::Timestamp;
 use runtree_repository::{LeaseRef, RepositoryError, Token, WorktreeKey};
 
-use crate::row::{count, instant, run_id};
+use crate::row::{WholeRunRow, count, run_id};
 
 /// A row that is read column by column, in the order of its members.
 pub(crate) trait InOrder: Sized {
@@ -80,21 +79,9 @@ pub(super) struct LeaseRefRow {
 }
 
 /// A waiting run that may be claimed, and how many runs use its concurrency key.
-#[derive(Debug, QueryableByName)]
+#[derive(Debug)]
 pub(super) struct CandidateRow {
-    #[diesel(sql_type = Binary)]
-    id: Vec<u8>,
-    #[diesel(sql_type = BigInt)]
-    attempts: i64,
-    #[diesel(sql_type = BigInt)]
-    token: i64,
-    #[diesel(sql_type = BigInt)]
-    updated_at: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    pub(super) concurrency_key: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    pub(super) concurrency_limit: Option<i64>,
-    #[diesel(sql_type = BigInt)]
+    pub(super) run: WholeRunRow,
     pub(super) used: i64,
 }
 
@@ -128,19 +115,12 @@ impl LeaseRefRow {
     }
 }
 
-impl CandidateRow {
-    /// The lease, and the number of the attempt, that a claim gives.
-    pub(super) fn next(&self) -> Result<(LeaseRef, u32), RepositoryError> {
-        let lease = LeaseRef {
-            run: run_id(&self.id)?,
-            token: Token::new(count("token", self.token + 1)?),
-        };
-        Ok((lease, count("number of attempts", self.attempts + 1)?))
-    }
-
-    /// What a claim at this instant stamps the run with.
-    pub(super) fn stamp(&self, now: Timestamp) -> Result<Timestamp, RepositoryError> {
-        Ok(now.max(instant("update instant", self.updated_at)?))
+impl InOrder for CandidateRow {
+    fn in_order<'r>(columns: &mut Columns<'_, impl Row<'r, Sqlite>>) -> deserialize::Result<Self> {
+        Ok(Self {
+            run: WholeRunRow::in_order(columns)?,
+            used: columns.next::<BigInt, _>("used")?,
+        })
     }
 }
 

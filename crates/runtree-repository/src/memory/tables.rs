@@ -625,11 +625,7 @@ fn planned_path(
 
 fn claim_row(row: &mut Row, path: Option<HostPath>, claim: &Claim, now: Timestamp) -> Claimed {
     row.apply(Event::Claim);
-    let summary = &mut row.run.summary;
-    summary.token = summary.token.next();
-    summary.attempts = summary.attempts.saturating_add(1);
-    summary.started_at.get_or_insert(now);
-    let expires_at = now.saturating_add(claim.lease_time.get());
+    let (lease, expires_at) = claim.take(&mut row.run.summary, now);
     row.set_lease(Some(LeaseRow {
         owner: claim.owner.clone(),
         child: None,
@@ -643,10 +639,6 @@ fn claim_row(row: &mut Row, path: Option<HostPath>, claim: &Claim, now: Timestam
         claim.site.as_ref().zip(path).and_then(|(site, path)| {
             row.plan_worktree(site, |row| plan(row, site, path, now), now)
         });
-    let lease = LeaseRef {
-        run: row.run.id,
-        token: row.run.token,
-    };
     Claimed::new(lease, expires_at, row.run.clone(), worktree)
 }
 

@@ -422,6 +422,13 @@ impl FactsRow {
 }
 
 impl WholeRunRow {
+    /// The concurrency key and how many runs it lets run at once.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn concurrency(&self) -> Option<(&str, i64)> {
+        let key = self.run.concurrency_key.as_deref();
+        key.zip(self.run.concurrency_limit)
+    }
+
     pub(crate) fn decode(self) -> Result<Run, RepositoryError> {
         let Self { run, payload } = self;
         let metadata = match json("metadata", &payload.metadata)? {

@@ -180,6 +180,9 @@ impl PostgresRepository {
                 let more = self.claimed_if_free(&wanted, left).await;
                 match more.and_then(|more| decoded(more, site)) {
                     Ok(more) => claimed.extend(more),
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        tracing::warn!(%error, "runs that were claimed besides cannot be read; their leases will expire");
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "runs with concurrency keys were left for the next claim");
                     }

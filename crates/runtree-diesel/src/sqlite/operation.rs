@@ -154,43 +154,45 @@ impl Operation for Endings {
 
 /// Makes operations of what is still wanted: one for all endings in a namespace, and one for each other request.
 ///
-/// Those whose callers wait at the same time have no order among themselves.
+/// Those whose callers wait at the same time have no order among themselves. Endings go where the last of them was, all the same: a
+/// renewal that came before the ending of its run finds the run running.
 pub(super) fn operations(requests: Vec<Request>) -> Vec<Box<dyn Operation>> {
-    let mut others = Vec::with_capacity(requests.len());
+    let mut operations = Vec::with_capacity(requests.len());
     let mut endings: BTreeMap<Namespace, Vec<EndRequest>> = BTreeMap::new();
+    let mut place = 0;
     for request in requests {
         match request {
-            Request::One(operation) if operation.is_wanted() => others.push(operation),
+            Request::One(operation) if operation.is_wanted() => operations.push(operation),
             Request::End(wanted) if !wanted.reply.is_closed() => {
-                endings
-                    .entry(wanted.namespace.clone())
-                    .or_default()
-                    .push(wanted);
+                place = operations.len();
+                let alike = endings.entry(wanted.namespace.clone()).or_default();
+                alike.push(wanted);
             }
             Request::One(_) | Request::End(_) => {}
         }
     }
-    // Endings first: what they free is there for the claims of the same transaction, and their leases are looked at without delay.
-    let mut operations: Vec<Box<dyn Operation>> = Vec::with_capacity(others.len() + 1);
-    for (namespace, endings) in endings {
-        let alike = endings
-            .into_iter()
-            .map(|wanted| (wanted.ending, wanted.reply));
-        let (endings, replies) = alike.unzip();
-        let together = Endings {
-            namespace,
-            endings,
-            replies,
-            results: Vec::new(),
-        };
-        if together.endings.len() > 1 {
-            operations.push(Box::new(together));
-        } else {
-            operations.extend(Box::new(together).apart());
-        }
-    }
-    operations.append(&mut others);
+    let endings = endings
+        .into_iter()
+        .map(|(namespace, endings)| together(namespace, endings));
+    operations.splice(place..place, endings);
     operations
+}
+
+/// Makes one operation of endings in a namespace.
+fn together(namespace: Namespace, mut endings: Vec<EndRequest>) -> Box<dyn Operation> {
+    if endings.len() == 1
+        && let Some(only) = endings.pop()
+    {
+        return alone(namespace, only.ending, only.reply);
+    }
+    let endings = endings.into_iter();
+    let (endings, replies) = endings.map(|wanted| (wanted.ending, wanted.reply)).unzip();
+    Box::new(Endings {
+        namespace,
+        endings,
+        replies,
+        results: Vec::new(),
+    })
 }
 
 /// An ending that is done for itself.

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use runtree_repository::id::RunId;
 use runtree_repository::status::Event;
 use runtree_repository::{
-    Claim, ClaimOf, Claimed, ConcurrencyKey, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime,
-    Outcome, OwnRuns, ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey,
-    WorktreeRecord, WorktreeSite, Write,
+    Claim, ClaimOf, Claimed, Ending, ErrorKind, EventKind, LeaseRef, LeaseTime, Outcome, OwnRuns,
+    ProcessMark, Renewal, RepositoryError, Run, RunSummary, Token, WorktreeKey, WorktreeRecord,
+    WorktreeSite, Write,
 };
 use serde_json::json;
 
@@ -224,6 +224,9 @@ macro_rules! take {
     };
 }
 
+/// How many candidates a claim reads at once when it had to pass over some.
+const FEW: usize = 16;
+
 /// Takes waiting runs in their order, each only while its concurrency key has room.
 ///
 /// Nobody else writes meanwhile, so what was counted stays true; what this claim takes itself is counted here.
@@ -233,30 +236,40 @@ pub(super) fn claim_runs(
 ) -> Result<Vec<Claimed>, RepositoryError> {
     let limit = claim.limit.get();
     let mut claimed = Vec::new();
+    let mut at_once = limit;
     loop {
-        let wanted = limit - claimed.len();
+        let wanted = at_once.min(limit - claimed.len());
         let candidates = candidates(transaction, claim, wanted)?;
-        let are_all = candidates.len() < wanted;
-        let mut taken: BTreeMap<ConcurrencyKey, i64> = BTreeMap::new();
-        let before = claimed.len();
-        let mut chosen = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
-            let run = candidate.run.decode()?;
-            if let Some(used) = &run.concurrency {
-                let taken = taken.entry(used.key.clone()).or_default();
-                if candidate.used + *taken >= i64::from(used.limit.get()) {
-                    continue;
-                }
-                *taken += 1;
-            }
-            chosen.push(run);
-        }
+        let found = candidates.len();
+        let chosen = with_room(candidates)?;
+        let chosen_now = chosen.len();
         claimed.extend(take(transaction, claim, chosen)?);
         // Those that were passed over are not among the next candidates: their keys are used up by now.
-        if are_all || claimed.len() == limit || claimed.len() == before {
+        if found < wanted || claimed.len() == limit || chosen_now == 0 {
             return Ok(claimed);
         }
+        if chosen_now < found {
+            // Many that wait for few keys are read to be passed over.
+            at_once = FEW.max(2 * chosen_now);
+        }
     }
+}
+
+/// Takes candidates in their order, each only while its key has room for it.
+fn with_room(candidates: Vec<CandidateRow>) -> Result<Vec<Run>, RepositoryError> {
+    let mut taken: BTreeMap<String, i64> = BTreeMap::new();
+    let mut chosen = Vec::with_capacity(candidates.len());
+    for CandidateRow { run, used } in candidates {
+        if let Some((key, limit)) = run.concurrency() {
+            let taken = taken.entry(key.to_owned()).or_default();
+            if used + *taken >= limit {
+                continue;
+            }
+            *taken += 1;
+        }
+        chosen.push(run.decode()?);
+    }
+    Ok(chosen)
 }
 
 fn candidates(

@@ -278,6 +278,13 @@ mod tests {
             ))
         }
 
+        fn numbers(&mut self, sql: &str) -> Vec<i64> {
+            let rows: Vec<Number> = diesel::sql_query(sql)
+                .load(&mut self.writer.connection)
+                .unwrap();
+            rows.into_iter().map(|row| row.number).collect()
+        }
+
         /// Creates and claims so many runs.
         fn leases(&mut self, count: u64) -> Vec<LeaseRef> {
             let ids = IdGenerator::system();
@@ -306,6 +313,12 @@ mod tests {
                 claimed.into_iter().map(|claimed| claimed.lease).collect()
             })
         }
+    }
+
+    #[derive(QueryableByName)]
+    struct Number {
+        #[diesel(sql_type = BigInt)]
+        number: i64,
     }
 
     type Answer<T> = oneshot::Receiver<Result<T, RepositoryError>>;
@@ -340,11 +353,6 @@ mod tests {
 
     /// Writes what these statements insert, in one go, and answers whether each was acknowledged, and how many rows there are.
     fn inserted(bench: &mut Bench, statements: &[&'static str]) -> (Vec<bool>, i64) {
-        #[derive(QueryableByName)]
-        struct Count {
-            #[diesel(sql_type = BigInt)]
-            number: i64,
-        }
         let (requests, answers): (Vec<_>, Vec<_>) =
             statements.iter().map(|sql| executes(sql)).unzip();
         bench.writer.write(operations(requests));
@@ -352,10 +360,8 @@ mod tests {
             .into_iter()
             .map(|answer| answer.blocking_recv().unwrap().is_ok());
         let acknowledged = acknowledged.collect();
-        let count: Count = diesel::sql_query("SELECT count(*) AS number FROM t")
-            .get_result(&mut bench.writer.connection)
-            .unwrap();
-        (acknowledged, count.number)
+        let count = bench.numbers("SELECT count(*) AS number FROM t");
+        (acknowledged, count[0])
     }
 
     const SMALL: &str = "INSERT INTO t SELECT 'small'";
@@ -404,6 +410,28 @@ mod tests {
                 other @ (Write::Already(_) | Write::NotFound) => panic!("{place}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_came_before_an_ending_is_done_before_it() {
+        let mut bench = Bench::new();
+        bench
+            .writer
+            .connection
+            .batch_execute("CREATE TABLE t (a)")
+            .unwrap();
+        let leases = bench.leases(2);
+        const LOOKS: &str =
+            "INSERT INTO t SELECT (SELECT count(*) FROM runtree_runs WHERE ended_at IS NOT NULL)";
+        let (before, _kept) = executes(LOOKS);
+        let (between, _kept_too) = executes(LOOKS);
+        let (after, _kept_as_well) = executes(LOOKS);
+        let (ends, _answer) = completes(leases[0]);
+        let (ends_too, _other_answer) = completes(leases[1]);
+        let all = operations(vec![before, ends, between, ends_too, after]);
+        bench.writer.write(all);
+        let ended = bench.numbers("SELECT a AS number FROM t ORDER BY rowid");
+        assert_eq!(ended, [0, 0, 2]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -313,4 +314,30 @@ async fn handles_that_claim_at_once_keep_to_the_concurrency_limit() {
     let ended = runs.end(keyed[0].lease, &done).await.unwrap();
     assert!(matches!(ended, Write::Applied(_)));
     assert_eq!(runs.claim(&claim(ClaimOf::ANY)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_of_many_finds_the_first_run_of_each_key_behind_those_that_wait() {
+    const KEYS: usize = 40;
+    const EACH: usize = 40;
+    let directory = tempfile::tempdir().unwrap();
+    let runs = SqliteRepository::open(directory.path().join("runs.db")).await;
+    let runs = runs.unwrap();
+    let mut first = Vec::new();
+    for key in 0..KEYS {
+        let keyed = || NewRun::new("builder").concurrency(format!("key-{key}"), NonZeroU32::MIN);
+        let requests: Vec<_> = (0..EACH).map(|_| request(keyed())).collect();
+        let created = runs.create_many(&requests).await.unwrap();
+        assert_eq!(created.len(), EACH);
+        first.push(requests.first().unwrap().id);
+    }
+    let last = create(&runs, NewRun::new("builder")).await;
+    first.push(last.id);
+    let claimed = runs.claim(&claim(ClaimOf::ANY)).await.unwrap();
+    let claimed: Vec<_> = claimed.iter().map(|claimed| claimed.lease.run).collect();
+    assert_eq!(claimed, first);
+    assert!(
+        runs.claim(&claim(ClaimOf::ANY)).await.unwrap().is_empty(),
+        "every key is used up"
+    );
 }

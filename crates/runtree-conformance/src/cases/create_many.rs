@@ -133,6 +133,30 @@ pub(crate) async fn requests_of_one_call_are_decided_one_after_the_other(cx: Cx)
             "the history of {n}"
         );
     }
+    // What comes later in the call stands in nobody's way.
+    let held = cx.create(NewRun::new("held").unique_key("held")).await?;
+    let mut requests = cx.requests([
+        NewRun::new("builder")
+            .idempotency_key("free")
+            .unique_key("u2"),
+        NewRun::new("builder")
+            .unique_key("held")
+            .idempotency_key("free"),
+        NewRun::new("builder").idempotency_key("free"),
+        NewRun::new("builder").unique_key("u2"),
+    ])?;
+    requests[0].id = held.id;
+    let created = cx.runs.create_many(&requests).await?;
+    ensure_eq!(
+        created.iter().map(self::told).collect::<Vec<_>>(),
+        [
+            ("conflict", held.id, Some(ConflictOver::Id)),
+            ("conflict", held.id, Some(ConflictOver::UniqueKey)),
+            ("new", requests[2].id, None),
+            ("new", requests[3].id, None),
+        ],
+        "the answers to requests whose keys later ones hold"
+    );
     Ok(())
 }
 

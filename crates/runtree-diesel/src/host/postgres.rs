@@ -223,7 +223,7 @@ impl<S: Session> Runs<S> {
                 return Ok(Created::New(checked.made(run)));
             }
             let requests = [(0, checked)];
-            let rows = self.rows(call, looking(namespace, &requests)).await?;
+            let rows = self.rows(call, looking(namespace, &requests, &[])).await?;
             if let Some((_, answer)) = in_their_way(&requests, rows)?.pop() {
                 return Ok(answer);
             }

@@ -170,14 +170,20 @@ impl PostgresRepository {
             let asked: Vec<&Checked<'_>> = left.iter().filter_map(|at| requests.get(*at)).collect();
             let mut new = self.insert(transaction.as_deref_mut(), &asked).await?;
             let mut lost: Vec<(usize, &Checked<'_>)> = Vec::new();
+            let mut later: Vec<(RunId, usize)> = Vec::new();
             for (at, checked) in left.into_iter().zip(asked) {
                 let made = new.remove(&(checked.request.id, *checked.run.fingerprint.as_bytes()));
                 match (made, answers.get_mut(at)) {
-                    (Some(row), Some(answer)) => *answer = Some(Created::New(checked.made(row))),
+                    (Some(row), Some(answer)) => {
+                        later.push((row.id, lost.len()));
+                        *answer = Some(Created::New(checked.made(row)));
+                    }
                     (_, _) => lost.push((at, checked)),
                 }
             }
-            let in_the_way = self.in_the_way(transaction.as_deref_mut(), &lost).await?;
+            let in_the_way = self
+                .in_the_way(transaction.as_deref_mut(), &lost, &later)
+                .await?;
             for (at, answer) in in_the_way {
                 if let Some(place) = answers.get_mut(at) {
                     *place = Some(answer);
@@ -216,16 +222,18 @@ impl PostgresRepository {
         })
     }
 
-    /// Answers the requests that something stands in the way of; `requests` are told apart by their numbers.
+    /// Answers the requests that something stands in the way of; `requests` are told apart by their numbers. The runs `later` were made
+    /// just now, each after so many of the requests, and stood in the way of none of those.
     async fn in_the_way(
         &self,
         transaction: Option<&mut Transaction<'_>>,
         requests: &[(usize, &Checked<'_>)],
+        later: &[(RunId, usize)],
     ) -> Result<Vec<(usize, Created)>, RepositoryError> {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let look = || looking(&self.namespace, requests);
+        let look = || looking(&self.namespace, requests, later);
         in_their_way(
             requests,
             match transaction {
@@ -246,6 +254,8 @@ impl PostgresRepository {
                 .ids([*request.id.as_bytes()])
                 .texts_or_nulls([None])
                 .texts_or_nulls([unique_key])
+                .ids([])
+                .ints([])
         };
         let rows: Vec<InTheWayRow> = self.read("find the run of a retry", look).await?;
         let Some(row) = rows.into_iter().next() else {
@@ -318,10 +328,11 @@ pub(crate) fn made(
         .collect()
 }
 
-/// Begins to look for what stands in the way of requests.
+/// Begins to look for what stands in the way of requests; each of the runs `later` came after so many of them.
 pub(crate) fn looking<'s>(
     namespace: &'s Namespace,
     requests: &'s [(usize, &'s Checked<'s>)],
+    later: &'s [(RunId, usize)],
 ) -> Statement<'s> {
     let runs = || requests.iter().map(|(_, checked)| &checked.run);
     Statement::new(sql::EXISTING)
@@ -333,6 +344,12 @@ pub(crate) fn looking<'s>(
         )
         .texts_or_nulls(runs().map(|run| run.idempotency_key.as_ref().map(AsRef::as_ref)))
         .texts_or_nulls(runs().map(|run| run.unique_key.as_ref().map(AsRef::as_ref)))
+        .ids(later.iter().map(|(id, _)| *id.as_bytes()))
+        .ints(
+            later
+                .iter()
+                .map(|(_, after)| i64::try_from(*after).unwrap_or(i64::MAX)),
+        )
 }
 
 /// Answers the requests that something stands in the way of.

@@ -31,7 +31,11 @@ fn fixed() -> Vec<(&'static str, &'static str, &'static str)> {
             "text, uuid[], text[], text[], bigint[], text[], text[], text[], bigint[], uuid[], text[], bytea[], \
           bigint[], text[], text[], text[], text[], timestamptz[], timestamptz[], text[], text[], text[], text[], text[], text[], text[]",
         ),
-        ("existing", sql::EXISTING, "text, uuid[], text[], text[]"),
+        (
+            "existing",
+            sql::EXISTING,
+            "text, uuid[], text[], text[], uuid[], bigint[]",
+        ),
         (
             "retry",
             sql::RETRY,

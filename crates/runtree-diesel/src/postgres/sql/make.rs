@@ -50,6 +50,7 @@ pub(in crate::postgres) const CREATE: &str = concat!(
 );
 
 /// What stands in the way of creates: `$1` namespace, `$2` ids, `$3` idempotency keys, `$4` unique keys; at most one run for each place.
+/// Runs that came later stood in nobody's way: `$5` their ids, `$6` up to which place each came after the request.
 pub(in crate::postgres) const EXISTING: &str = concat!(
     whole_run!(),
     ", r.fingerprint, a.place::bigint AS place
@@ -58,6 +59,9 @@ pub(in crate::postgres) const EXISTING: &str = concat!(
         SELECT o.* FROM runtree_runs o
         WHERE o.namespace = $1 AND (
             o.idempotency_key = a.idempotency_key OR o.id = a.id OR (o.unique_key = a.unique_key AND o.ended_at IS NULL))
+            AND NOT EXISTS (
+                SELECT 1 FROM unnest($5::uuid[], $6::bigint[]) AS later (id, place)
+                WHERE later.id = o.id AND later.place >= a.place)
         ORDER BY CASE WHEN o.idempotency_key = a.idempotency_key THEN 1 WHEN o.id = a.id THEN 2 ELSE 3 END
         LIMIT 1) r",
     payload!(),

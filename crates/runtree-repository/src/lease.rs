@@ -238,7 +238,10 @@ pub struct Claim {
 
 impl Claim {
     /// Changes a waiting run as this claim does that takes it at this instant, and returns the lease and when it expires: what a
-    /// backend stores, once it has checked that the run may be claimed, and answers with.
+    /// backend stores, once it has checked that the run may be claimed, and answers with. It stores nothing itself.
+    ///
+    /// # Panics
+    /// As [`Token::next`].
     pub fn take(&self, run: &mut RunSummary, now: Timestamp) -> (LeaseRef, Timestamp) {
         let expires_at = now.saturating_add(self.lease_time.get());
         run.status = RunStatus::Running;

@@ -37,7 +37,7 @@ const PEERS: &[Peer] = &[
     Peer::new("apalis-sqlite", Sqlite, 300, 640, 60),
     Peer::new("graphile-worker", Postgres, 300, 3_200, 26_500),
     Peer::new("awa", Postgres, 300, 3_200, 6_500),
-    Peer::new("apalis-postgres", Postgres, 300, 3_200, 16_500),
+    Peer::new("apalis-postgres", Postgres, 300, 3_200, 6_500),
     Peer::new("fang", Postgres, 300, 3_200, 0),
     Peer::new("underway", Postgres, 300, 1_600, 0),
 ];

@@ -366,6 +366,8 @@ fn settings(schema: Option<&str>, busy_timeout: Duration) -> String {
         SET enable_seqscan = off;
         SET enable_hashjoin = off;
         SET enable_mergejoin = off;
+        -- Nor in the order of the table, in which two statements over the same runs would lock them crosswise.
+        SET enable_bitmapscan = off;
         SET jit = off;
         {search_path}
         -- What is acknowledged must last; a level above the local disk is left as it is.

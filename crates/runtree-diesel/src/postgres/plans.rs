@@ -143,6 +143,8 @@ const FILL: &str = "
         CASE n % 4 WHEN 0 THEN 'key-' || n % 13 END, CASE n % 4 WHEN 0 THEN 3 END, CASE n % 6 WHEN 0 THEN at + interval '1 day' END,
         n, n * 3, n % 977
     FROM (SELECT n, timestamptz '2026-01-01 00:00:00+00' + n * interval '1 minute' AS at FROM generate_series(1, 6000) n) s;
+    INSERT INTO runtree_run_sort_keys (namespace, run_id, workflow, branch, session_id, user_id, cost, tokens, created_at)
+    SELECT namespace, id, workflow, worktree_branch, session_id, user_id, cost, input_tokens + output_tokens, created_at FROM runtree_runs;
     INSERT INTO runtree_run_payloads (namespace, run_id, metadata) SELECT namespace, id, '{}' FROM runtree_runs;
     INSERT INTO runtree_run_leases (namespace, run_id, token, owner_id, owner_host, owner_process, heartbeat_at, expires_at)
     SELECT namespace, id, token, gen_random_uuid(), 'host', 'process', updated_at, updated_at FROM runtree_runs WHERE status = 'running';
@@ -160,28 +162,53 @@ const FILL: &str = "
 
 /// The nodes of a plan, with the indexes that they use.
 async fn plan(client: &Client, text: &str, types: &str) -> Vec<String> {
+    let is_node =
+        |(place, line): &(usize, String)| *place == 0 || line.trim_start().starts_with("->");
+    let lines = whole_plan(client, text, types).await.into_iter();
+    lines
+        .enumerate()
+        .filter(is_node)
+        .map(|(_, line)| line)
+        .collect()
+}
+
+async fn whole_plan(client: &Client, text: &str, types: &str) -> Vec<String> {
     let nulls = vec!["NULL"; types.split(", ").count()].join(", ");
     let explain = format!(
         "PREPARE s ({types}) AS {text}; EXPLAIN (COSTS OFF) EXECUTE s ({nulls}); DEALLOCATE s"
     );
-    let mut nodes = Vec::new();
+    let mut lines = Vec::new();
     for message in client.simple_query(&explain).await.unwrap() {
         if let SimpleQueryMessage::Row(row) = message {
-            let line = row.get(0).unwrap();
-            let is_node = nodes.is_empty() || line.trim_start().starts_with("->");
-            if is_node {
-                nodes.push(line.to_owned());
-            }
+            lines.push(row.get(0).unwrap().to_owned());
         }
     }
-    nodes
+    lines
+}
+
+/// An index over all runs that is searched for nothing but the namespace reads every run.
+fn assert_looks_for_more_than_a_namespace(name: &str, lines: &[String]) {
+    for (place, line) in lines.iter().enumerate() {
+        let is_over_all = ["pkey", "created", "by_"]
+            .iter()
+            .any(|index| line.contains(&format!("runtree_runs_{index}")));
+        if !is_over_all || line.contains("Conflict") {
+            continue;
+        }
+        let condition = lines[place + 1..]
+            .iter()
+            .find(|line| line.contains("Index Cond:"));
+        let is_more = condition.is_some_and(|condition| condition.contains(" AND "));
+        assert!(is_more, "{name}: {lines:#?}");
+    }
 }
 
 /// The index over endings begins with the namespace as all do; whoever uses it for that alone reads every run.
 fn assert_finds_runs_by_an_index(name: &str, plan: &[String]) {
     let reads_all = |node: &&String| {
         node.contains("Seq Scan on runtree_")
-            || (name != "find" && node.contains("runtree_runs_ending"))
+            || node.contains("Bitmap")
+            || (name != "find" && node.contains("runtree_run_sort_keys_ending"))
     };
     let scan = plan.iter().find(reads_all);
     assert_eq!(scan, None, "{name}: {plan:#?}");
@@ -210,6 +237,8 @@ fn filters() -> Vec<(&'static str, RunFilter)> {
 async fn plans(client: &Client) -> Vec<(String, Vec<String>)> {
     let mut plans = Vec::new();
     for (name, text, types) in fixed() {
+        let lines = whole_plan(client, text, types).await;
+        assert_looks_for_more_than_a_namespace(name, &lines);
         plans.push((name.to_owned(), plan(client, text, types).await));
     }
     for (name, filter) in filters() {
@@ -249,10 +278,12 @@ async fn pages(
         (false, false) => "bigint",
     };
     let types = format!("{FILTER}, bigint, {value}, uuid");
-    let index = if by == SortKey::Created {
-        "runtree_runs_created".to_owned()
-    } else {
-        format!("runtree_runs_by_{}", by.as_str())
+    let index = match by {
+        SortKey::Created => "runtree_runs_created".to_owned(),
+        SortKey::Workflow | SortKey::Branch | SortKey::Cost | SortKey::Tokens => {
+            format!("runtree_run_sort_keys_by_{}", by.as_str())
+        }
+        _ => format!("runtree_runs_by_{}", by.as_str()),
     };
     let mut plans = Vec::new();
     for direction in [Direction::Ascending, Direction::Descending] {

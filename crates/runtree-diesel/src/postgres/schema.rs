@@ -31,6 +31,15 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         down: include_str!("../../migrations/postgres/0002_complete.down.sql"),
         records: &RECORDS,
     },
+    Migration {
+        version: 3,
+        name: "sort_keys",
+        min_reader: 2,
+        min_writer: 3,
+        sql: include_str!("../../migrations/postgres/0003_sort_keys.sql"),
+        down: include_str!("../../migrations/postgres/0003_sort_keys.down.sql"),
+        records: &RECORDS,
+    },
 ];
 
 const RECORDS: Records = Records {

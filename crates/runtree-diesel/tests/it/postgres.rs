@@ -10,6 +10,7 @@ mod crash;
 mod locks;
 mod opening;
 mod races;
+mod sort_keys;
 mod upgrade;
 mod watching;
 

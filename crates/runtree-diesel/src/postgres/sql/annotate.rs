@@ -138,6 +138,11 @@ pub(in crate::postgres) const ANNOTATE: &str = concat!(
         FROM r CROSS JOIN n CROSS JOIN s
         WHERE p.namespace = $1 AND p.run_id = r.id
             AND (n.metadata IS DISTINCT FROM s.metadata::text OR n.file_changes::text IS DISTINCT FROM s.file_changes::text)),
+    sorted AS (
+        UPDATE runtree_run_sort_keys k SET cost = r.cost, tokens = r.input_tokens + r.output_tokens
+        FROM r CROSS JOIN s
+        WHERE k.namespace = $1 AND k.run_id = $2
+            AND (r.cost, r.input_tokens + r.output_tokens) IS DISTINCT FROM (s.cost, s.input_tokens + s.output_tokens)),
     known AS (
         INSERT INTO runtree_run_facts (namespace, run_id, ", fact_names!(), ")
         SELECT $1, r.id, ", fact_values!("n"), " FROM r CROSS JOIN n WHERE $3::jsonb <> '{}'
@@ -183,6 +188,7 @@ pub(in crate::postgres) const DELETE_ENDED: &str = concat!(
         DELETE FROM runtree_runs r USING old
         WHERE r.namespace = $1 AND r.id = old.id AND r.last_event = old.last_event
         RETURNING r.id, r.ended_at),
+    k AS (DELETE FROM runtree_run_sort_keys k USING r WHERE k.namespace = $1 AND k.run_id = r.id),
     p AS (DELETE FROM runtree_run_payloads p USING r WHERE p.namespace = $1 AND p.run_id = r.id),
     l AS (DELETE FROM runtree_run_leases l USING r WHERE l.namespace = $1 AND l.run_id = r.id),
     f AS (DELETE FROM runtree_run_facts f USING r WHERE f.namespace = $1 AND f.run_id = r.id),

@@ -10,7 +10,11 @@ use runtree_repository::{Direction, RunFilter, RunOrder, SortKey};
 
 use crate::row::run_columns;
 
-const SUMMARY: &str = concat!(summary!(), " FROM runtree_runs r");
+const SUMMARY: &str = summary!();
+const RUNS: &str = " FROM runtree_runs r";
+/// The runs with their sort keys.
+const RUNS_AND_KEYS: &str = " FROM runtree_runs r JOIN runtree_run_sort_keys k
+    ON k.namespace = r.namespace AND k.run_id = r.id";
 const BESIDE: &str = beside!();
 const LEASE: &str = lease!();
 const PAYLOAD: &str = payload!();
@@ -82,8 +86,7 @@ const MEASURED: &str = concat!(
         CASE WHEN r.started_at >= greatest(r.available_at, r.created_at)
             THEN ",
     instant!("r.started_at - greatest(r.available_at, r.created_at)"),
-    " END AS waiting
-    FROM runtree_runs r"
+    " END AS waiting"
 );
 
 const MEASURES: &str = concat!(
@@ -181,15 +184,16 @@ impl Shape {
         let needs_lease = self.owner || self.owner_host;
         let lease = if needs_lease { LEASE } else { "" };
         let payload = if self.metadata { PAYLOAD } else { "" };
+        let runs = self.runs();
         match self.asked {
             Measured::Count => {
                 let filter = self.conditions(SortKey::Created);
-                format!("SELECT count(*) AS runs FROM runtree_runs r{lease}{payload} {filter}")
+                format!("SELECT count(*) AS runs{runs}{lease}{payload} {filter}")
             }
             Measured::Statistics => {
                 let filter = self.conditions(SortKey::Created);
                 format!(
-                    "WITH shown AS MATERIALIZED ({MEASURED}{lease}{payload} {filter}), {MEASURES}"
+                    "WITH shown AS MATERIALIZED ({MEASURED}{runs}{lease}{payload} {filter}), {MEASURES}"
                 )
             }
             Measured::Page {
@@ -203,16 +207,39 @@ impl Shape {
                     Direction::Ascending => (">", "ASC"),
                     Direction::Descending => ("<", "DESC"),
                 };
+                let (value, id) = match by {
+                    SortKey::Created if self.has_few_by_creation() => (CREATED_APART, "k.run_id"),
+                    _ if is_apart(by) => (value, "k.run_id"),
+                    _ => (value, "r.id"),
+                };
                 let after = if is_first {
                     String::new()
                 } else {
-                    format!("AND ({value}, r.id) {beyond} ($21, $22)")
+                    format!("AND ({value}, {id}) {beyond} ($21, $22)")
                 };
                 format!(
-                    "{SUMMARY}{BESIDE}{payload} {filter} {after} ORDER BY {value} {direction}, r.id {direction} LIMIT $20"
+                    "{SUMMARY}{runs}{BESIDE}{payload} {filter} {after} ORDER BY {value} {direction}, {id} {direction} LIMIT $20"
                 )
             }
         }
+    }
+
+    /// The runs, with their sort keys where these are asked for.
+    fn runs(&self) -> &'static str {
+        let walks_keys = match self.asked {
+            Measured::Page { by, .. } => is_apart(by),
+            Measured::Count | Measured::Statistics => false,
+        };
+        if walks_keys || self.session || self.user || self.branch {
+            RUNS_AND_KEYS
+        } else {
+            RUNS
+        }
+    }
+
+    /// Tells whether an index has few of the runs, in the order of their creation.
+    fn has_few_by_creation(&self) -> bool {
+        self.session || self.user
     }
 
     /// Tells whether a condition may be met by few runs that another table or index knows.
@@ -228,8 +255,13 @@ impl Shape {
                 AND ($4::text[] IS NULL OR r.workflow = ANY ($4))
                 AND ($5::text[] IS NULL OR r.queue = ANY ($5))",
         );
+        let created = if self.has_few_by_creation() {
+            CREATED_APART
+        } else {
+            CREATED
+        };
         let ranges = [
-            (SortKey::Created, CREATED, "$6", "$7"),
+            (SortKey::Created, created, "$6", "$7"),
             (SortKey::Started, STARTED, "$8", "$9"),
             (SortKey::Ended, ENDED, "$10", "$11"),
         ];
@@ -248,12 +280,9 @@ impl Shape {
         // would rather sort those than walk.
         all.push_str(&format!(" AND CASE WHEN {rest} THEN true ELSE false END"));
         for (is_present, condition) in [
-            (self.session, "r.session_id = $12"),
-            (self.user, "r.user_id = $13"),
-            (
-                self.branch,
-                "coalesce(r.worktree_branch, '') COLLATE \"C\" = $14",
-            ),
+            (self.session, "k.session_id = $12"),
+            (self.user, "k.user_id = $13"),
+            (self.branch, "k.branch = $14"),
             (self.owner, "l.owner_id = $15"),
             (self.owner_host, "l.owner_host = $16"),
             (self.tags, TAGS),
@@ -285,8 +314,18 @@ const METADATA: &str = concat!(
 );
 
 const CREATED: &str = "r.created_at";
+/// The same, as the indexes over sessions and users have it.
+const CREATED_APART: &str = "k.created_at";
 const STARTED: &str = "coalesce(r.started_at, timestamptz '-infinity')";
 const ENDED: &str = "coalesce(r.ended_at, timestamptz '-infinity')";
+
+/// Tells whether the index over what a list is ordered by is one of the sort keys'.
+fn is_apart(by: SortKey) -> bool {
+    matches!(
+        by,
+        SortKey::Workflow | SortKey::Branch | SortKey::Cost | SortKey::Tokens
+    )
+}
 
 /// What a list is ordered by, as the index over it says it.
 fn value(by: SortKey) -> Option<&'static str> {
@@ -297,11 +336,11 @@ fn value(by: SortKey) -> Option<&'static str> {
         SortKey::Duration => {
             "coalesce((extract(epoch FROM r.ended_at - r.started_at) * 1000000)::bigint, -1)"
         }
-        SortKey::Workflow => "r.workflow COLLATE \"C\"",
+        SortKey::Workflow => "k.workflow",
         SortKey::Status => "r.status COLLATE \"C\"",
-        SortKey::Branch => "coalesce(r.worktree_branch, '') COLLATE \"C\"",
-        SortKey::Cost => "r.cost",
-        SortKey::Tokens => "(r.input_tokens + r.output_tokens)",
+        SortKey::Branch => "k.branch",
+        SortKey::Cost => "k.cost",
+        SortKey::Tokens => "k.tokens",
         _ => return None,
     })
 }

@@ -31,11 +31,11 @@ pub(in crate::postgres) const GET_BY_KEY: &str = concat!(
 /// `$2` the last five digits, which the index has; `$3` the number of bits and `$4` the bits that the ending speaks of.
 pub(in crate::postgres) const FIND: &str = concat!(
     summary!(),
-    " FROM runtree_runs r",
+    " FROM runtree_run_sort_keys k JOIN runtree_runs r ON r.namespace = k.namespace AND r.id = k.run_id",
     beside!(),
-    " WHERE r.namespace = $1 AND right(r.id::text, 5) = $2
-        AND right(('x' || replace(r.id::text, '-', ''))::bit(128)::text, $3::bigint::integer) = $4
-    ORDER BY r.id LIMIT $5"
+    " WHERE k.namespace = $1 AND right(k.run_id::text, 5) = $2
+        AND right(('x' || replace(k.run_id::text, '-', ''))::bit(128)::text, $3::bigint::integer) = $4
+    ORDER BY k.run_id LIMIT $5"
 );
 
 pub(in crate::postgres) const EVENTS: &str = concat!(
@@ -45,17 +45,28 @@ pub(in crate::postgres) const EVENTS: &str = concat!(
     WHERE e.namespace = $1 AND e.run_id = $2 AND e.number > $3 ORDER BY e.number LIMIT $4"
 );
 
-/// How many due runs of the queue of `r` go before it, among those that an index holds.
+/// How many due runs of the queue of `r` go before it, among those that an index holds: in it, they are two ranges.
 macro_rules! ahead {
     ($keyed:literal) => {
+        concat!(
+            ahead!($keyed, "o.priority > r.priority"),
+            " + ",
+            ahead!(
+                $keyed,
+                "o.priority = r.priority AND (o.created_at, o.id) < (r.created_at, r.id)"
+            )
+        )
+    };
+    ($keyed:literal, $before:literal) => {
         concat!(
             "(SELECT count(*) FROM runtree_runs o
             WHERE o.namespace = r.namespace AND o.queue = r.queue AND (o.status = ",
             status!(Pending),
             " AND o.ended_at IS NULL AND o.cancel_requested_at IS NULL AND o.concurrency_key ",
             $keyed,
-            ") IS TRUE AND o.available_at <= statement_timestamp() AND (o.priority > r.priority
-                OR (o.priority = r.priority AND (o.created_at, o.id) < (r.created_at, r.id))))"
+            ") IS TRUE AND o.available_at <= statement_timestamp() AND ",
+            $before,
+            ")"
         )
     };
 }

@@ -2,6 +2,16 @@
 
 use crate::row::{payload_columns, run_columns, status};
 
+/// The rows beside the new runs `r` that lists are ordered and found by.
+macro_rules! sort_keys {
+    () => {
+        "INSERT INTO runtree_run_sort_keys (namespace, run_id, workflow, branch, session_id, user_id, cost, tokens, created_at)
+        SELECT r.namespace, r.id, r.workflow, coalesce(r.worktree_branch, ''), r.session_id, r.user_id, r.cost,
+            r.input_tokens + r.output_tokens, r.created_at
+        FROM r"
+    };
+}
+
 /// The requests, one place of each array for each; the conflicts are decided in their order.
 ///
 /// `$1` namespace, `$2` ids, then the columns in order, each an array; the last is the tags, each an array as JSON. The answer has no
@@ -39,6 +49,7 @@ pub(in crate::postgres) const CREATE: &str = concat!(
         INSERT INTO runtree_run_facts (namespace, run_id, agent, model, session_name, git_repository)
         SELECT $1, n.id, n.agent, n.model, n.session_name, n.git_repository FROM made n
         WHERE num_nonnulls(n.agent, n.model, n.session_name, n.git_repository) > 0),
+    k AS (", sort_keys!(), "),
     t AS (
         INSERT INTO runtree_run_tags (namespace, run_id, tag)
         SELECT $1, n.id, t.tag FROM made n CROSS JOIN LATERAL json_array_elements_text(n.tags::json) AS t (tag)),
@@ -56,13 +67,17 @@ pub(in crate::postgres) const EXISTING: &str = concat!(
     ", r.fingerprint, a.place::bigint AS place
     FROM unnest($2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY AS a (id, idempotency_key, unique_key, place)
     CROSS JOIN LATERAL (
-        SELECT o.* FROM runtree_runs o
-        WHERE o.namespace = $1 AND (
-            o.idempotency_key = a.idempotency_key OR o.id = a.id OR (o.unique_key = a.unique_key AND o.ended_at IS NULL))
-            AND NOT EXISTS (
-                SELECT 1 FROM unnest($5::uuid[], $6::bigint[]) AS later (id, place)
-                WHERE later.id = o.id AND later.place >= a.place)
-        ORDER BY CASE WHEN o.idempotency_key = a.idempotency_key THEN 1 WHEN o.id = a.id THEN 2 ELSE 3 END
+        SELECT o.* FROM (
+            SELECT 1 AS way, o.* FROM runtree_runs o WHERE o.namespace = $1 AND o.idempotency_key = a.idempotency_key
+            UNION ALL
+            SELECT 2 AS way, o.* FROM runtree_runs o WHERE o.namespace = $1 AND o.id = a.id
+            UNION ALL
+            SELECT 3 AS way, o.* FROM runtree_runs o
+            WHERE o.namespace = $1 AND o.unique_key = a.unique_key AND o.ended_at IS NULL) o
+        WHERE NOT EXISTS (
+            SELECT 1 FROM unnest($5::uuid[], $6::bigint[]) AS later (id, place)
+            WHERE later.id = o.id AND later.place >= a.place)
+        ORDER BY o.way
         LIMIT 1) r",
     payload!(),
     beside!()
@@ -110,6 +125,7 @@ pub(in crate::postgres) const RETRY: &str = concat!(
         FROM r JOIN runtree_run_facts f ON f.namespace = $1 AND f.run_id = $2
         WHERE num_nonnulls(f.agent, f.model, f.session_name, f.git_repository) > 0
         RETURNING *),
+    k AS (", sort_keys!(), "),
     t AS (
         INSERT INTO runtree_run_tags (namespace, run_id, tag)
         SELECT $1, r.id, t.tag FROM r JOIN runtree_run_tags t ON t.namespace = $1 AND t.run_id = $2

@@ -39,9 +39,10 @@ macro_rules! transition {
                 RETURNING r.*, counted.token AS seen_token, counted.worktrees", $carry, ",
                     r.last_event - CASE WHEN r.ended_at IS NOT NULL THEN counted.worktrees + ", $more, " ELSE 0 END AS first_event),
             given_up AS (
+                -- Not a join: for a planner that takes the table for empty, as it often is, one would look at every lease for each run.
                 DELETE FROM runtree_run_leases l
-                USING (SELECT r.id FROM r WHERE r.status <> ", status!(Running), " ORDER BY r.id) gone
-                WHERE l.namespace = $1 AND l.run_id = gone.id),
+                WHERE l.namespace = $1
+                    AND l.run_id = ANY (ARRAY(SELECT r.id FROM r WHERE r.status <> ", status!(Running), "))),
             -- The worktrees as the snapshot shows them, which is how they were counted.
             left_behind AS MATERIALIZED (
                 SELECT r.id, r.token, r.last_event - r.worktrees + w.place AS number, r.updated_at, w.planned_by, w.persistence
@@ -359,14 +360,15 @@ pub(in crate::postgres) const FORCE_KILL: &str = transition!(
     answer: answer_whole!()
 );
 
+/// Runs at work are found by the index of the order by status, which compares bytes.
 pub(in crate::postgres) const LEASES: &str = concat!(
     "SELECT ",
     lease_columns!(id, instant, int),
     " FROM runtree_run_leases l
     JOIN runtree_runs r ON r.namespace = l.namespace AND r.id = l.run_id AND r.token = l.token
-    WHERE r.namespace = $1 AND (r.status = ",
+    WHERE r.namespace = $1 AND r.status COLLATE \"C\" = ",
     status!(Running),
-    " AND r.ended_at IS NULL) IS TRUE AND ($2::text IS NULL OR l.owner_host = $2)
+    " AND r.ended_at IS NULL AND ($2::text IS NULL OR l.owner_host = $2)
     ORDER BY l.run_id"
 );
 
@@ -401,14 +403,15 @@ pub(in crate::postgres) const RESCUE: &str = transition!(
             FROM runtree_run_leases l
             JOIN runtree_runs r ON r.namespace = $1 AND r.id = l.run_id AND r.token = l.token
             WHERE l.namespace = $1 AND l.expires_at <= statement_timestamp()
-                AND (r.status = ", status!(Running), " AND r.ended_at IS NULL) IS TRUE
+                AND r.status COLLATE \"C\" = ", status!(Running), " AND r.ended_at IS NULL
                 AND NOT EXISTS (SELECT FROM dead WHERE dead.id = l.run_id) AND l.run_id <> ALL ($5::uuid[])
             ORDER BY l.expires_at, l.run_id
             LIMIT $4 FOR UPDATE OF l, r SKIP LOCKED),
         ownerless AS MATERIALIZED (
             SELECT r.id, r.token, r.worktree_name
             FROM runtree_runs r
-            WHERE r.namespace = $1 AND r.id <> ALL ($5::uuid[]) AND (r.status = ", status!(Running), " AND r.ended_at IS NULL) IS TRUE AND NOT EXISTS (
+            WHERE r.namespace = $1 AND r.status COLLATE \"C\" = ", status!(Running), " AND r.ended_at IS NULL
+                AND r.id <> ALL ($5::uuid[]) AND NOT EXISTS (
                 SELECT FROM runtree_run_leases l WHERE l.namespace = $1 AND l.run_id = r.id AND l.token = r.token)
             ORDER BY r.id
             LIMIT greatest($4 - (SELECT count(*) FROM expired), 0) FOR UPDATE OF r SKIP LOCKED)

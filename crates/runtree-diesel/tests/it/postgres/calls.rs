@@ -52,7 +52,7 @@ async fn a_read_outlives_a_broken_connection_whose_successor_may_only_read() {
         async move { runs.get(id).await }
     });
     database.wait_for_a_waiter().await;
-    database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    database.execute("insert into runtree_schema_info values (4, 'later', 3, 4)");
     database.execute(
         "select count(pg_terminate_backend(pid)) from pg_stat_activity \
          where application_name = 'runtree' and datname = current_database()",

@@ -25,7 +25,7 @@ async fn eight_processes_that_start_at_once_make_one_schema() {
             database.execute(&format!(
                 "select version, name, min_reader, min_writer from {table}"
             )),
-            "1|runs|1|1\n2|complete|2|2"
+            "1|runs|1|1\n2|complete|2|2\n3|sort_keys|2|3"
         );
     }
 }
@@ -56,7 +56,7 @@ async fn a_newer_schema_is_refused_untouched() {
 async fn a_schema_that_only_newer_versions_may_write_is_read() {
     let database = Database::fresh();
     let id = created(&database.open().await, &request(NewRun::new("builder"))).await;
-    database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    database.execute("insert into runtree_schema_info values (4, 'later', 3, 4)");
     let runs = database.open().await;
     assert_eq!(runs.get(id).await.unwrap().unwrap().id, id);
     let error = runs
@@ -64,7 +64,7 @@ async fn a_schema_that_only_newer_versions_may_write_is_read() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly);
-    assert!(error.to_string().contains("schema version 3"), "{error}");
+    assert!(error.to_string().contains("schema version 4"), "{error}");
     assert_eq!(database.execute("select count(*) from runtree_runs"), "1");
 }
 
@@ -214,7 +214,7 @@ async fn a_schema_that_becomes_too_new_is_noticed_by_the_next_connection() {
     let id = created(&runs, &request(NewRun::new("builder"))).await;
     let end_sessions = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
                         where application_name = 'runtree' and datname = current_database()";
-    database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    database.execute("insert into runtree_schema_info values (4, 'later', 3, 4)");
     database.execute(end_sessions);
     assert_eq!(runs.get(id).await.unwrap().unwrap().id, id);
     let error = runs
@@ -222,11 +222,11 @@ async fn a_schema_that_becomes_too_new_is_noticed_by_the_next_connection() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-    assert!(error.to_string().contains("schema version 3"), "{error}");
+    assert!(error.to_string().contains("schema version 4"), "{error}");
 
     let writer = Database::fresh();
     let runs = writer.open_single().await;
-    writer.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+    writer.execute("insert into runtree_schema_info values (4, 'later', 3, 4)");
     writer.execute(end_sessions);
     let mut error = runs
         .create(&request(NewRun::new("builder")))
@@ -239,7 +239,7 @@ async fn a_schema_that_becomes_too_new_is_noticed_by_the_next_connection() {
     }
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     assert_eq!(writer.execute("select count(*) from runtree_runs"), "0");
-    writer.execute("insert into runtree_schema_info values (4, 'far', 4, 4)");
+    writer.execute("insert into runtree_schema_info values (5, 'far', 5, 5)");
     writer.execute(end_sessions);
     let error = runs.count(&RunFilter::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SchemaTooNew, "{error}");
@@ -250,7 +250,7 @@ async fn a_schema_that_becomes_too_new_is_noticed_by_the_next_connection() {
     older.execute(end_sessions);
     let error = runs.count(&RunFilter::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
-    assert!(error.to_string().contains("2 (complete)"), "{error}");
+    assert!(error.to_string().contains("3 (sort_keys)"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,7 +306,7 @@ async fn writes_that_wait_while_the_schema_moves_on_are_refused_all() {
         runs.create(&requests[0]),
         runs.create(&requests[1]),
         async {
-            database.execute("insert into runtree_schema_info values (3, 'later', 2, 3)");
+            database.execute("insert into runtree_schema_info values (4, 'later', 3, 4)");
             database.execute(
                 "select count(pg_terminate_backend(pid)) from pg_stat_activity \
                  where application_name = 'runtree' and datname = current_database()",
@@ -397,5 +397,5 @@ async fn an_upgrade_that_an_administrator_calls_off_leaves_the_schema_as_it_was(
     let versions = "select string_agg(version::text, ',') from runtree_schema_info";
     assert_eq!(database.execute(versions), "1");
     database.open().await;
-    assert_eq!(database.execute(versions), "1,2");
+    assert_eq!(database.execute(versions), "1,2,3");
 }

@@ -278,12 +278,15 @@ async fn pages(
         (false, false) => "bigint",
     };
     let types = format!("{FILTER}, bigint, {value}, uuid");
-    let index = match by {
-        SortKey::Created => "runtree_runs_created".to_owned(),
-        SortKey::Workflow | SortKey::Branch | SortKey::Cost | SortKey::Tokens => {
-            format!("runtree_run_sort_keys_by_{}", by.as_str())
-        }
-        _ => format!("runtree_runs_by_{}", by.as_str()),
+    let table = if sql::is_apart(by) {
+        "runtree_run_sort_keys"
+    } else {
+        "runtree_runs"
+    };
+    let index = if by == SortKey::Created {
+        "runtree_runs_created".to_owned()
+    } else {
+        format!("{table}_by_{}", by.as_str())
     };
     let mut plans = Vec::new();
     for direction in [Direction::Ascending, Direction::Descending] {

@@ -15,8 +15,10 @@ const RUNS: &str = " FROM runtree_runs r";
 /// The runs with their sort keys.
 const RUNS_AND_KEYS: &str = " FROM runtree_runs r JOIN runtree_run_sort_keys k
     ON k.namespace = r.namespace AND k.run_id = r.id";
-const BESIDE: &str = beside!();
 const LEASE: &str = lease!();
+/// The leases where they are what runs are found by.
+const HELD: &str = " JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id";
+const FACTS: &str = facts!();
 const PAYLOAD: &str = payload!();
 
 /// What a sum may come to: the limit of one usage.
@@ -182,18 +184,18 @@ impl Shape {
     /// their values. A page besides: `$20` limit, `$21` the value and `$22` the id that it begins after.
     pub(in crate::postgres) fn text(&self) -> String {
         let needs_lease = self.owner || self.owner_host;
-        let lease = if needs_lease { LEASE } else { "" };
+        let held = if needs_lease { HELD } else { "" };
         let payload = if self.metadata { PAYLOAD } else { "" };
         let runs = self.runs();
         match self.asked {
             Measured::Count => {
                 let filter = self.conditions(SortKey::Created);
-                format!("SELECT count(*) AS runs{runs}{lease}{payload} {filter}")
+                format!("SELECT count(*) AS runs{runs}{held}{payload} {filter}")
             }
             Measured::Statistics => {
                 let filter = self.conditions(SortKey::Created);
                 format!(
-                    "WITH shown AS MATERIALIZED ({MEASURED}{runs}{lease}{payload} {filter}), {MEASURES}"
+                    "WITH shown AS MATERIALIZED ({MEASURED}{runs}{held}{payload} {filter}), {MEASURES}"
                 )
             }
             Measured::Page {
@@ -207,18 +209,21 @@ impl Shape {
                     Direction::Ascending => (">", "ASC"),
                     Direction::Descending => ("<", "DESC"),
                 };
-                let (value, id) = match by {
-                    SortKey::Created if self.has_few_by_creation() => (CREATED_APART, "k.run_id"),
-                    _ if is_apart(by) => (value, "k.run_id"),
-                    _ => (value, "r.id"),
+                let is_few = by == SortKey::Created && self.has_few_by_creation();
+                let value = if is_few { CREATED_APART } else { value };
+                let id = if is_few || is_apart(by) {
+                    "k.run_id"
+                } else {
+                    "r.id"
                 };
+                let lease = if needs_lease { HELD } else { LEASE };
                 let after = if is_first {
                     String::new()
                 } else {
                     format!("AND ({value}, {id}) {beyond} ($21, $22)")
                 };
                 format!(
-                    "{SUMMARY}{runs}{BESIDE}{payload} {filter} {after} ORDER BY {value} {direction}, {id} {direction} LIMIT $20"
+                    "{SUMMARY}{runs}{lease}{FACTS}{payload} {filter} {after} ORDER BY {value} {direction}, {id} {direction} LIMIT $20"
                 )
             }
         }
@@ -320,11 +325,14 @@ const STARTED: &str = "coalesce(r.started_at, timestamptz '-infinity')";
 const ENDED: &str = "coalesce(r.ended_at, timestamptz '-infinity')";
 
 /// Tells whether the index over what a list is ordered by is one of the sort keys'.
-fn is_apart(by: SortKey) -> bool {
-    matches!(
-        by,
-        SortKey::Workflow | SortKey::Branch | SortKey::Cost | SortKey::Tokens
-    )
+pub(in crate::postgres) fn is_apart(by: SortKey) -> bool {
+    let apart = [
+        SortKey::Workflow,
+        SortKey::Branch,
+        SortKey::Cost,
+        SortKey::Tokens,
+    ];
+    apart.contains(&by)
 }
 
 /// What a list is ordered by, as the index over it says it.

@@ -25,7 +25,6 @@ mod parts;
 mod annotate;
 mod claim;
 mod cleanup;
-
 mod list;
 mod look;
 mod make;
@@ -35,7 +34,8 @@ mod transition;
 pub(super) use self::annotate::*;
 pub(super) use self::claim::*;
 pub(super) use self::cleanup::*;
-
+#[cfg(test)]
+pub(super) use self::list::is_apart;
 pub(super) use self::list::{Measured, Shape};
 pub(super) use self::look::*;
 pub(super) use self::make::*;

@@ -9,16 +9,21 @@ use crate::row::{run_columns, status, worktree_columns};
 pub(in crate::postgres) const RENEW: &str = concat!(
     "WITH asked AS MATERIALIZED (
         SELECT DISTINCT a.id, a.token FROM unnest($2::uuid[], $3::bigint[]) AS a (id, token) ORDER BY a.id, a.token),
+    -- No joins: for a planner that takes a table for empty, as that of leases often is, they would read all of it for each.
     held AS MATERIALIZED (
         SELECT l.run_id, l.token, l.expires_at
-        FROM asked JOIN runtree_run_leases l ON l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token
-        ORDER BY l.run_id FOR UPDATE OF l),
+        FROM asked CROSS JOIN LATERAL (
+            SELECT l.run_id, l.token, l.expires_at FROM runtree_run_leases l
+            WHERE l.namespace = $1 AND l.run_id = asked.id AND l.token = asked.token FOR UPDATE) l),
     l AS (
         UPDATE runtree_run_leases l SET
             heartbeat_at = greatest(statement_timestamp(), l.heartbeat_at), expires_at = ", after!("$4"), "
-        FROM held JOIN runtree_runs r
-            ON r.namespace = $1 AND r.id = held.run_id AND r.token = held.token AND r.status = ", status!(Running), " AND r.ended_at IS NULL
-        WHERE l.namespace = $1 AND l.run_id = held.run_id AND l.token = held.token AND held.expires_at > clock_timestamp()
+        WHERE l.namespace = $1 AND l.run_id = ANY (ARRAY(
+            SELECT held.run_id FROM held CROSS JOIN LATERAL (
+                SELECT FROM runtree_runs r
+                WHERE r.namespace = $1 AND r.id = held.run_id AND r.token = held.token AND r.status = ", status!(Running), "
+                    AND r.ended_at IS NULL OFFSET 0) r
+            WHERE held.expires_at > clock_timestamp()))
         RETURNING l.*) ",
     summary!(), " FROM l JOIN runtree_runs r ON r.namespace = $1 AND r.id = l.run_id", facts!()
 );

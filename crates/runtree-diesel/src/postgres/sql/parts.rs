@@ -57,9 +57,20 @@ macro_rules! payload {
     };
 }
 
+/// The lease of each run, looked for by the run's id: `OFFSET 0` keeps the planner from making a join of it, which would read every lease
+/// for each run where the table was empty when it was analysed last.
 macro_rules! lease {
     () => {
-        " LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id"
+        lease!(where "")
+    };
+    (where $more:expr) => {
+        concat!(
+            " LEFT JOIN LATERAL (
+            SELECT l.owner_id, l.owner_host, l.owner_process, l.child_process, l.heartbeat_at, l.expires_at FROM runtree_run_leases l
+            WHERE l.namespace = r.namespace AND l.run_id = r.id",
+            $more,
+            " OFFSET 0) l ON true"
+        )
     };
 }
 
@@ -80,8 +91,7 @@ macro_rules! beside {
 macro_rules! beside_while_running {
     () => {
         concat!(
-            " LEFT JOIN runtree_run_leases l ON l.namespace = r.namespace AND l.run_id = r.id AND r.status = ",
-            status!(Running),
+            lease!(where concat!(" AND r.status = ", status!(Running))),
             facts!()
         )
     };

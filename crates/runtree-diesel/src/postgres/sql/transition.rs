@@ -267,8 +267,12 @@ pub(in crate::postgres) const END_MANY: &str = transition!(
     seen: concat!("SELECT DISTINCT ON (a.id) a.id, a.token, r.worktree_name, a.kind, a.payload, a.retry_after
         FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bigint[]) WITH ORDINALITY
             AS a (id, token, kind, payload, retry_after, place)
-        JOIN runtree_runs r ON r.namespace = $1 AND r.id = a.id AND r.token = a.token
-        WHERE r.status = ", status!(Running), " AND r.ended_at IS NULL AND (a.kind <> ", status!(Completed), " OR ", lasts!(), ")
+        -- Looked for by its id each: a join may read every run of the namespace.
+        CROSS JOIN LATERAL (
+            SELECT r.worktree_name FROM runtree_runs r
+            WHERE r.namespace = $1 AND r.id = a.id AND r.token = a.token AND r.status = ", status!(Running), " AND r.ended_at IS NULL
+            OFFSET 0) r
+        WHERE a.kind <> ", status!(Completed), " OR ", lasts!(), "
         ORDER BY a.id, a.place"),
     // Whether the lease lasts is the snapshot's answer, which `seen` has asked for.
     guard: concat!("r.status = ", status!(Running)),

@@ -1,8 +1,8 @@
 //! The words and columns that statements share: macros, because statements are put together when the crate is compiled.
 //!
-//! A dialect projects its own types to the three neutral ones of [`crate::row`] with [`run_columns`] and its sisters, which take macros
-//! of the dialect: `$id` shows an id as 16 bytes, `$instant` an instant as microseconds, `$int` any other number as a 64-bit integer.
-//! Text columns are text on both; the dialect stores JSON as text.
+//! A dialect projects its own types to the four neutral ones of [`crate::row`] with [`run_columns`] and its sisters, which take macros
+//! of the dialect: `$id` shows an id as 16 bytes, `$instant` an instant as [`Moment`](crate::instant::Moment) reads it, `$int` any
+//! other number as a 64-bit integer. Text columns are text on both; the dialect stores JSON as text.
 
 /// A status as SQL writes it; its word comes from the transition table's crate.
 macro_rules! status {
@@ -20,37 +20,6 @@ macro_rules! reason {
             runtree_repository::status::end_reason_word!($reason),
             "'"
         )
-    };
-}
-
-/// Declares a row that is read by the names of its columns, and on SQLite also in their order: a name is looked for among all of
-/// them, which for a row of fifty columns costs more than the query.
-macro_rules! row_in_order {
-    ($(#[$attribute:meta])* pub(crate) struct $row:ident {
-        $(#[diesel($($kind:tt)*)] $name:ident: $type:ty,)*
-    }) => {
-        $(#[$attribute])*
-        #[derive(Debug, diesel::QueryableByName)]
-        pub(crate) struct $row {
-            $(#[diesel($($kind)*)] $name: $type,)*
-        }
-
-        #[cfg(feature = "sqlite")]
-        impl $crate::sqlite::InOrder for $row {
-            fn in_order<'r>(
-                columns: &mut $crate::sqlite::Columns<'_, impl diesel::row::Row<'r, diesel::sqlite::Sqlite>>,
-            ) -> diesel::deserialize::Result<Self> {
-                Ok(Self {
-                    $($name: $crate::row::row_in_order!(@read columns, $name, $type, $($kind)*),)*
-                })
-            }
-        }
-    };
-    (@read $columns:ident, $name:ident, $type:ty, embed) => {
-        <$type as $crate::sqlite::InOrder>::in_order($columns)?
-    };
-    (@read $columns:ident, $name:ident, $type:ty, sql_type = $sql:ty) => {
-        $columns.next::<$sql, $type>(stringify!($name))?
     };
 }
 
@@ -212,5 +181,5 @@ macro_rules! cleanup_lease_columns {
 pub(crate) use reason;
 pub(crate) use {
     cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
-    row_in_order, run_columns, status, worktree_columns,
+    run_columns, status, worktree_columns,
 };

@@ -3,7 +3,7 @@
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;
 use diesel::serialize::{self, Output, ToSql};
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, SqlType};
 use runtree_repository::time::Timestamp;
 
 /// Holds a [`Timestamp`] on its way into a column or out of it, with every microsecond.
@@ -39,6 +39,14 @@ use runtree_repository::time::Timestamp;
 #[cfg_attr(feature = "postgres", diesel(sql_type = diesel::sql_types::Timestamptz))]
 pub struct SqlTimestamp(pub Timestamp);
 
+/// The type of an instant's column in our own rows, whichever of the two it is in the database.
+#[derive(SqlType)]
+pub(crate) struct Moment;
+
+/// What a column of the type [`Moment`] holds, in microseconds since 1970: what others stored may be no [`Timestamp`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Micros(pub(crate) i64);
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use diesel::serialize::IsNull;
@@ -59,6 +67,14 @@ mod sqlite {
         ) -> deserialize::Result<Self> {
             let micros = <i64 as FromSql<BigInt, Sqlite>>::from_sql(value)?;
             Ok(Self(Timestamp::from_unix_micros(micros)?))
+        }
+    }
+
+    impl FromSql<Moment, Sqlite> for Micros {
+        fn from_sql(
+            value: <Sqlite as diesel::backend::Backend>::RawValue<'_>,
+        ) -> deserialize::Result<Self> {
+            <i64 as FromSql<BigInt, Sqlite>>::from_sql(value).map(Self)
         }
     }
 }
@@ -97,6 +113,14 @@ mod postgres {
                     micros.saturating_add(EPOCH_MICROS),
                 )?)),
             }
+        }
+    }
+
+    impl FromSql<Moment, Pg> for Micros {
+        fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+            let PgTimestamp(micros) = FromSql::<Timestamptz, Pg>::from_sql(value)?;
+            // The infinities, the ends of the integer, stay further away than any instant of ours.
+            Ok(Self(micros.saturating_add(EPOCH_MICROS)))
         }
     }
 }

@@ -67,6 +67,7 @@ mod columns;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod host;
+mod in_order;
 mod instant;
 mod migrate;
 mod row;

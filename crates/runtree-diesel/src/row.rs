@@ -1,13 +1,12 @@
 //! Rows as both databases project them, and the one way from a row to a record.
 //!
-//! Every column arrives as one of three neutral types: a 64-bit integer (counts, instants in microseconds), text, or bytes (ids,
+//! Every column arrives as one of four neutral types: a 64-bit integer (counts), an instant ([`Moment`]), text, or bytes (ids,
 //! hashes). A dialect projects its own types to these with the macros of [`crate::columns`].
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 
-use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use runtree_repository::id::{OwnerId, RunId, SessionId};
 use runtree_repository::status::{EndReason, RunStatus};
@@ -25,8 +24,10 @@ use uuid::Uuid;
 pub(crate) use crate::columns::reason;
 pub(crate) use crate::columns::{
     cleanup_columns, cleanup_lease_columns, event_columns, lease_columns, payload_columns,
-    row_in_order, run_columns, status, worktree_columns,
+    run_columns, status, worktree_columns,
 };
+use crate::in_order::row_in_order;
+use crate::instant::{Micros, Moment};
 
 row_in_order! {
     /// A run as lists show it.
@@ -67,16 +68,16 @@ row_in_order! {
         owner_host: Option<String>,
         #[diesel(sql_type = Nullable<Text>)]
         owner_process: Option<String>,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        lease_expires_at: Option<i64>,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        cancel_requested_at: Option<i64>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        lease_expires_at: Option<Micros>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        cancel_requested_at: Option<Micros>,
         #[diesel(sql_type = Nullable<Text>)]
         cancel_mode: Option<String>,
         #[diesel(sql_type = Nullable<Text>)]
         cancel_cause: Option<String>,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        cancel_deadline: Option<i64>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        cancel_deadline: Option<Micros>,
         #[diesel(sql_type = Nullable<Text>)]
         cancel_reason: Option<String>,
         #[diesel(sql_type = Nullable<Text>)]
@@ -101,18 +102,18 @@ row_in_order! {
         output_tokens: i64,
         #[diesel(sql_type = BigInt)]
         cost: i64,
-        #[diesel(sql_type = BigInt)]
-        available_at: i64,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        deadline_at: Option<i64>,
-        #[diesel(sql_type = BigInt)]
-        created_at: i64,
-        #[diesel(sql_type = BigInt)]
-        updated_at: i64,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        started_at: Option<i64>,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        ended_at: Option<i64>,
+        #[diesel(sql_type = Moment)]
+        available_at: Micros,
+        #[diesel(sql_type = Nullable<Moment>)]
+        deadline_at: Option<Micros>,
+        #[diesel(sql_type = Moment)]
+        created_at: Micros,
+        #[diesel(sql_type = Moment)]
+        updated_at: Micros,
+        #[diesel(sql_type = Nullable<Moment>)]
+        started_at: Option<Micros>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        ended_at: Option<Micros>,
     }
 }
 
@@ -176,109 +177,114 @@ row_in_order! {
     }
 }
 
-/// A worktree.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct WorktreeRow {
-    #[diesel(sql_type = Binary)]
-    run_id: Vec<u8>,
-    #[diesel(sql_type = BigInt)]
-    planned_by: i64,
-    #[diesel(sql_type = Text)]
-    host: String,
-    #[diesel(sql_type = Text)]
-    git_repository: String,
-    #[diesel(sql_type = Text)]
-    root: String,
-    #[diesel(sql_type = Text)]
-    path: String,
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = Text)]
-    branch: String,
-    #[diesel(sql_type = Text)]
-    base: String,
-    #[diesel(sql_type = Text)]
-    persistence: String,
-    #[diesel(sql_type = Text)]
-    state: String,
-    #[diesel(sql_type = BigInt)]
-    held_by: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    salvage: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    reason: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    created_at: i64,
-    #[diesel(sql_type = BigInt)]
-    updated_at: i64,
+row_in_order! {
+    /// A worktree.
+    pub(crate) struct WorktreeRow {
+        #[diesel(sql_type = Binary)]
+        run_id: Vec<u8>,
+        #[diesel(sql_type = BigInt)]
+        planned_by: i64,
+        #[diesel(sql_type = Text)]
+        host: String,
+        #[diesel(sql_type = Text)]
+        git_repository: String,
+        #[diesel(sql_type = Text)]
+        root: String,
+        #[diesel(sql_type = Text)]
+        path: String,
+        #[diesel(sql_type = Text)]
+        name: String,
+        #[diesel(sql_type = Text)]
+        branch: String,
+        #[diesel(sql_type = Text)]
+        base: String,
+        #[diesel(sql_type = Text)]
+        persistence: String,
+        #[diesel(sql_type = Text)]
+        state: String,
+        #[diesel(sql_type = BigInt)]
+        held_by: i64,
+        #[diesel(sql_type = Nullable<Text>)]
+        salvage: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        reason: Option<String>,
+        #[diesel(sql_type = Moment)]
+        created_at: Micros,
+        #[diesel(sql_type = Moment)]
+        updated_at: Micros,
+    }
 }
 
-/// A live or expired lease of a running run.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct LeaseRow {
-    #[diesel(sql_type = Binary)]
-    id: Vec<u8>,
-    #[diesel(sql_type = BigInt)]
-    token: i64,
-    #[diesel(sql_type = Binary)]
-    owner_id: Vec<u8>,
-    #[diesel(sql_type = Text)]
-    owner_host: String,
-    #[diesel(sql_type = Text)]
-    owner_process: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    child_process: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    heartbeat_at: i64,
-    #[diesel(sql_type = BigInt)]
-    expires_at: i64,
+row_in_order! {
+    /// A live or expired lease of a running run.
+    pub(crate) struct LeaseRow {
+        #[diesel(sql_type = Binary)]
+        id: Vec<u8>,
+        #[diesel(sql_type = BigInt)]
+        token: i64,
+        #[diesel(sql_type = Binary)]
+        owner_id: Vec<u8>,
+        #[diesel(sql_type = Text)]
+        owner_host: String,
+        #[diesel(sql_type = Text)]
+        owner_process: String,
+        #[diesel(sql_type = Nullable<Text>)]
+        child_process: Option<String>,
+        #[diesel(sql_type = Moment)]
+        heartbeat_at: Micros,
+        #[diesel(sql_type = Moment)]
+        expires_at: Micros,
+    }
 }
 
-/// A clean-up that somebody holds.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct CleanupLeaseRow {
-    #[diesel(sql_type = Binary)]
-    id: Vec<u8>,
-    #[diesel(sql_type = BigInt)]
-    planned_by: i64,
-    #[diesel(sql_type = BigInt)]
-    token: i64,
-    #[diesel(sql_type = Binary)]
-    owner_id: Vec<u8>,
-    #[diesel(sql_type = Text)]
-    owner_host: String,
-    #[diesel(sql_type = Text)]
-    owner_process: String,
-    #[diesel(sql_type = BigInt)]
-    expires_at: i64,
+row_in_order! {
+    /// A clean-up that somebody holds.
+    pub(crate) struct CleanupLeaseRow {
+        #[diesel(sql_type = Binary)]
+        id: Vec<u8>,
+        #[diesel(sql_type = BigInt)]
+        planned_by: i64,
+        #[diesel(sql_type = BigInt)]
+        token: i64,
+        #[diesel(sql_type = Binary)]
+        owner_id: Vec<u8>,
+        #[diesel(sql_type = Text)]
+        owner_host: String,
+        #[diesel(sql_type = Text)]
+        owner_process: String,
+        #[diesel(sql_type = Moment)]
+        expires_at: Micros,
+    }
 }
 
-/// An event of a run.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct EventRow {
-    #[diesel(sql_type = BigInt)]
-    number: i64,
-    #[diesel(sql_type = BigInt)]
-    at: i64,
-    #[diesel(sql_type = Text)]
-    kind: String,
-    #[diesel(sql_type = BigInt)]
-    token: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    detail: Option<String>,
+row_in_order! {
+    /// An event of a run.
+    pub(crate) struct EventRow {
+        #[diesel(sql_type = BigInt)]
+        number: i64,
+        #[diesel(sql_type = Moment)]
+        at: Micros,
+        #[diesel(sql_type = Text)]
+        kind: String,
+        #[diesel(sql_type = BigInt)]
+        token: i64,
+        #[diesel(sql_type = Nullable<Text>)]
+        detail: Option<String>,
+    }
 }
 
-/// A clean-up as its claimer sees it; `tries` counts the present one.
-#[derive(Debug, QueryableByName)]
-pub(crate) struct CleanupRow {
-    #[diesel(embed)]
-    worktree: WorktreeRow,
-    #[diesel(sql_type = BigInt)]
-    cleanup_token: i64,
-    #[diesel(sql_type = BigInt)]
-    tries: i64,
-    #[diesel(sql_type = BigInt)]
-    expires_at: i64,
+row_in_order! {
+    /// A clean-up as its claimer sees it; `tries` counts the present one.
+    pub(crate) struct CleanupRow {
+        #[diesel(embed)]
+        worktree: WorktreeRow,
+        #[diesel(sql_type = BigInt)]
+        cleanup_token: i64,
+        #[diesel(sql_type = BigInt)]
+        tries: i64,
+        #[diesel(sql_type = Moment)]
+        expires_at: Micros,
+    }
 }
 
 impl RunRow {
@@ -289,7 +295,7 @@ impl RunRow {
         let worktree = self.worktree()?;
         let concurrency = self.concurrency()?;
         let optional_instant =
-            |what: &str, at: Option<i64>| at.map(|at| instant(what, at)).transpose();
+            |what: &str, at: Option<Micros>| at.map(|at| instant(what, at)).transpose();
         Ok(RunSummary {
             id,
             workflow: parse("workflow name", self.workflow.parse())?,
@@ -558,7 +564,7 @@ pub(crate) fn run_id(bytes: &[u8]) -> Result<RunId, RepositoryError> {
 }
 
 /// Reads a stored instant.
-pub(crate) fn instant(what: &str, micros: i64) -> Result<Timestamp, RepositoryError> {
+pub(crate) fn instant(what: &str, Micros(micros): Micros) -> Result<Timestamp, RepositoryError> {
     parse(what, Timestamp::from_unix_micros(micros))
 }
 

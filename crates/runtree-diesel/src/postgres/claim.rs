@@ -16,32 +16,35 @@ use runtree_repository::{
 use super::statement::Statement;
 use super::store::{Patience, Transaction};
 use super::{PostgresRepository, micros, sql};
+use crate::in_order::{Columns, InOrder as _, row_in_order};
+use crate::instant::{Micros, Moment};
 use crate::row::{WholeRunRow, amount, count, instant, run_id};
 
 /// How long a claim that has something waits for a connection and for the answer whether the turn is free.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// A claimed run, and its worktree where it wants one.
-#[derive(diesel::QueryableByName)]
-struct ClaimedRow {
-    #[diesel(embed)]
-    run: WholeRunRow,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    planned_by: Option<i64>,
-    #[diesel(sql_type = Nullable<Text>)]
-    root: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    path: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    state: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    salvage: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    reason: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    worktree_created_at: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    worktree_updated_at: Option<i64>,
+row_in_order! {
+    /// A claimed run, and its worktree where it wants one.
+    struct ClaimedRow {
+        #[diesel(embed)]
+        run: WholeRunRow,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        planned_by: Option<i64>,
+        #[diesel(sql_type = Nullable<Text>)]
+        root: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        path: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        state: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        salvage: Option<String>,
+        #[diesel(sql_type = Nullable<Text>)]
+        reason: Option<String>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        worktree_created_at: Option<Micros>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        worktree_updated_at: Option<Micros>,
+    }
 }
 
 /// A row of a claim: a run, or none, and whether a run with a concurrency key could come next.
@@ -52,11 +55,12 @@ struct ClaimRow {
 
 impl QueryableByName<Pg> for ClaimRow {
     fn build<'a>(row: &impl NamedRow<'a, Pg>) -> deserialize::Result<Self> {
-        let id: Option<Vec<u8>> = NamedRow::get::<Nullable<Binary>, _>(row, "id")?;
-        Ok(Self {
-            claimed: id.map(|_| ClaimedRow::build(row)).transpose()?,
-            keyed: NamedRow::get::<Bool, _>(row, "keyed")?,
-        })
+        let columns = &mut Columns::of(row);
+        let keyed = columns.next::<Pg, Bool, _>("keyed")?;
+        // The id of the run is the next column.
+        let is_run = !columns.is_next_null::<Pg>();
+        let claimed = is_run.then(|| ClaimedRow::in_order(columns)).transpose()?;
+        Ok(Self { claimed, keyed })
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary};
 use runtree_repository::id::RunId;
 use runtree_repository::{
@@ -15,27 +14,30 @@ use serde_json::Value;
 use super::statement::Statement;
 use super::store::Transaction;
 use super::{PostgresRepository, canonical, sql};
+use crate::in_order::row_in_order;
 use crate::row::{ExistingRunRow, RunRow, WholeRunRow, parse, persistence_word};
 
 /// How often a create starts again because what stood in its way was gone when it looked.
 pub(crate) const MAX_TRIES: u32 = 10;
 
-/// A run as the insert answers it; the caller has the rest.
-#[derive(QueryableByName)]
-pub(crate) struct CreatedRow {
-    #[diesel(embed)]
-    run: RunRow,
-    #[diesel(sql_type = Binary)]
-    fingerprint: Vec<u8>,
+row_in_order! {
+    /// A run as the insert answers it; the caller has the rest.
+    pub(crate) struct CreatedRow {
+        #[diesel(embed)]
+        run: RunRow,
+        #[diesel(sql_type = Binary)]
+        fingerprint: Vec<u8>,
+    }
 }
 
-/// What stands in the way of one of several creates.
-#[derive(QueryableByName)]
-pub(crate) struct InTheWayRow {
-    #[diesel(embed)]
-    existing: ExistingRunRow,
-    #[diesel(sql_type = BigInt)]
-    place: i64,
+row_in_order! {
+    /// What stands in the way of one of several creates.
+    pub(crate) struct InTheWayRow {
+        #[diesel(embed)]
+        existing: ExistingRunRow,
+        #[diesel(sql_type = BigInt)]
+        place: i64,
+    }
 }
 
 /// A request whose values are allowed, with those that are stored as text already written.

@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 use super::statement::Statement;
 use super::{PostgresRepository, sql};
+use crate::in_order::row_in_order;
+use crate::instant::{Micros, Moment};
 use crate::row::{EventRow, RunRow, WholeRunRow, amount, instant, parse, run_id};
 
 /// The most candidates that an ambiguous ending is answered with.
@@ -24,25 +26,26 @@ const INDEXED_MASK: u128 = 0xf_ffff;
 
 #[derive(QueryableByName)]
 struct NowRow {
-    #[diesel(sql_type = BigInt)]
-    now: i64,
+    #[diesel(sql_type = Moment)]
+    now: Micros,
 }
 
-/// A run and what stands around it.
-#[derive(QueryableByName)]
-struct ExplainedRow {
-    #[diesel(embed)]
-    run: RunRow,
-    #[diesel(sql_type = Nullable<Text>)]
-    child_process: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    heartbeat_at: Option<i64>,
-    #[diesel(sql_type = BigInt)]
-    now: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    holders: Option<String>,
-    #[diesel(sql_type = BigInt)]
-    ahead: i64,
+row_in_order! {
+    /// A run and what stands around it.
+    struct ExplainedRow {
+        #[diesel(embed)]
+        run: RunRow,
+        #[diesel(sql_type = Nullable<Text>)]
+        child_process: Option<String>,
+        #[diesel(sql_type = Nullable<Moment>)]
+        heartbeat_at: Option<Micros>,
+        #[diesel(sql_type = Moment)]
+        now: Micros,
+        #[diesel(sql_type = Nullable<Text>)]
+        holders: Option<String>,
+        #[diesel(sql_type = BigInt)]
+        ahead: i64,
+    }
 }
 
 #[async_trait]

@@ -1,7 +1,6 @@
 //! Takes runs away from owners that are gone.
 
 use async_trait::async_trait;
-use diesel::QueryableByName;
 use diesel::sql_types::BigInt;
 use runtree_repository::{
     HostName, Lease, LeaseRef, Overdue, RepositoryError, Rescue, RescueRuns, Rescued, RunSummary,
@@ -10,14 +9,16 @@ use runtree_repository::{
 
 use super::read::summaries;
 use super::{PostgresRepository, micros, sql};
+use crate::in_order::row_in_order;
 use crate::row::{LeaseRow, RunRow, count};
 
-#[derive(QueryableByName)]
-struct RescuedRow {
-    #[diesel(embed)]
-    run: RunRow,
-    #[diesel(sql_type = BigInt)]
-    seen_token: i64,
+row_in_order! {
+    struct RescuedRow {
+        #[diesel(embed)]
+        run: RunRow,
+        #[diesel(sql_type = BigInt)]
+        seen_token: i64,
+    }
 }
 
 #[async_trait]

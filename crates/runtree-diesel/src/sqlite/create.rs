@@ -174,7 +174,7 @@ fn existing(
     ];
     for (over, query) in places {
         let Some(row) = query
-            .map(|query| transaction.wide_row::<ExistingRunRow>(query))
+            .map(|query| transaction.row::<ExistingRunRow>(query))
             .transpose()?
             .flatten()
         else {
@@ -217,7 +217,7 @@ fn retry(
     }
     if let Some(key) = &ended.unique_key {
         let holder = transaction.here(BY_UNIQUE_KEY).bind(key.as_str());
-        if let Some(row) = transaction.wide_row::<ExistingRunRow>(holder)? {
+        if let Some(row) = transaction.row::<ExistingRunRow>(holder)? {
             let (holder, _) = row.decode()?;
             return Ok(conflict(ConflictOver::UniqueKey, holder));
         }

@@ -154,7 +154,7 @@ impl Shown for RunSummary {
         ids: &[RunId],
     ) -> Result<Vec<(RunId, Self)>, RepositoryError> {
         const READ: &str = select_runs!(concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
-        let rows = transaction.wide_rows::<RunRow>(transaction.here(READ).bind(Value::ids(ids)))?;
+        let rows = transaction.rows::<RunRow>(transaction.here(READ).bind(Value::ids(ids)))?;
         rows.into_iter()
             .map(|row| row.decode().map(|run| (run.id, run)))
             .collect()

@@ -45,7 +45,6 @@ use crate::migrate::Migration;
 use self::open::{Opened, Settings};
 use self::operation::{Queued, Reply, Request};
 use self::reader::Reader;
-pub(crate) use self::rows::{Columns, InOrder};
 use self::sql::Transaction;
 use self::watch::Watch;
 use self::writer::{QUEUE, Writer};

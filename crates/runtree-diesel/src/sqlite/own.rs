@@ -312,7 +312,7 @@ fn candidates(
         .bind(i64::from(claim.site.is_some()))
         .bind(Value::count(limit))
         .bind_all(which);
-    transaction.wide_rows(statement)
+    transaction.rows(statement)
 }
 
 /// The only one of a set.

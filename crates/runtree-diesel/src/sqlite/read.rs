@@ -38,7 +38,7 @@ impl ReadRuns for SqliteRepository {
         let key = key.clone();
         self.read("read a run by its key", move |transaction| {
             transaction
-                .wide_row::<WholeRunRow>(transaction.here(BY_KEY).bind(key.as_str()))?
+                .row::<WholeRunRow>(transaction.here(BY_KEY).bind(key.as_str()))?
                 .map(WholeRunRow::decode)
                 .transpose()
         })
@@ -61,7 +61,7 @@ impl ReadRuns for SqliteRepository {
         let page = page.clone();
         self.read("list runs", move |transaction| {
             let runs = transaction
-                .wide_rows::<RunRow>(query.statement(transaction))?
+                .rows::<RunRow>(query.statement(transaction))?
                 .into_iter()
                 .map(RunRow::decode)
                 .collect::<Result<_, _>>()?;

@@ -1,50 +1,12 @@
 //! Rows that only the statements for SQLite answer.
 
 use diesel::QueryableByName;
-use diesel::deserialize::{self, FromSql};
-use diesel::row::{Field as _, Row};
 use diesel::sql_types::{BigInt, Binary, Bool};
-use diesel::sqlite::Sqlite;
 use runtree_repository::id::RunId;
 use runtree_repository::{LeaseRef, RepositoryError, Token, WorktreeKey};
 
+use crate::in_order::row_in_order;
 use crate::row::{WholeRunRow, count, run_id};
-
-/// A row that is read column by column, in the order of its members.
-pub(crate) trait InOrder: Sized {
-    fn in_order<'r>(columns: &mut Columns<'_, impl Row<'r, Sqlite>>) -> deserialize::Result<Self>;
-}
-
-/// The columns of a row that were not read yet.
-pub(crate) struct Columns<'c, R> {
-    row: &'c R,
-    next: usize,
-}
-
-impl<'c, R> Columns<'c, R> {
-    pub(super) fn of(row: &'c R) -> Self {
-        Self { row, next: 0 }
-    }
-
-    /// Reads the next column, which has this name.
-    pub(crate) fn next<'r, S, T>(&mut self, name: &str) -> deserialize::Result<T>
-    where
-        R: Row<'r, Sqlite>,
-        T: FromSql<S, Sqlite>,
-    {
-        let place = self.next;
-        debug_assert_eq!(
-            self.row
-                .get(place)
-                .as_ref()
-                .and_then(|field| field.field_name()),
-            Some(name),
-            "the columns are in the order of the members"
-        );
-        self.next += 1;
-        self.row.get_value::<S, T, _>(place)
-    }
-}
 
 /// The id of a run.
 #[derive(Debug, QueryableByName)]
@@ -78,11 +40,14 @@ pub(super) struct LeaseRefRow {
     token: i64,
 }
 
-/// A waiting run that may be claimed, and how many runs use its concurrency key.
-#[derive(Debug)]
-pub(super) struct CandidateRow {
-    pub(super) run: WholeRunRow,
-    pub(super) used: i64,
+row_in_order! {
+    /// A waiting run that may be claimed, and how many runs use its concurrency key.
+    pub(super) struct CandidateRow {
+        #[diesel(embed)]
+        pub(super) run: WholeRunRow,
+        #[diesel(sql_type = BigInt)]
+        pub(super) used: i64,
+    }
 }
 
 /// The key of a worktree.
@@ -111,15 +76,6 @@ impl LeaseRefRow {
         Ok(LeaseRef {
             run: run_id(&self.id)?,
             token: Token::new(count("token", self.token)?),
-        })
-    }
-}
-
-impl InOrder for CandidateRow {
-    fn in_order<'r>(columns: &mut Columns<'_, impl Row<'r, Sqlite>>) -> deserialize::Result<Self> {
-        Ok(Self {
-            run: WholeRunRow::in_order(columns)?,
-            used: columns.next::<BigInt, _>("used")?,
         })
     }
 }

@@ -9,8 +9,6 @@
 //! A limit is written `LIMIT ?1 + 0`: where a limit is a value and nothing else, SQLite plans for that value, and throws the prepared
 //! statement away each time it is given one.
 
-use diesel::connection::LoadConnection;
-use diesel::result::Error;
 use diesel::sqlite::Sqlite;
 use diesel::{QueryableByName, RunQueryDsl, SqliteConnection};
 use runtree_repository::id::RunId;
@@ -21,7 +19,6 @@ use runtree_repository::{
 use serde_json::Value;
 
 use super::dialect::classify;
-use super::rows::{Columns, InOrder};
 use super::statement::Statement;
 use crate::row::{EventRow, RunRow, WholeRunRow, event_columns, payload_columns, run_columns};
 
@@ -200,32 +197,10 @@ impl<'c> Transaction<'c> {
         Ok(self.rows(statement)?.into_iter().next())
     }
 
-    /// As [`rows`](Self::rows), for rows of many columns, which are in the order of the row's members.
-    pub(super) fn wide_rows<R: InOrder>(
-        &mut self,
-        statement: Statement<'_>,
-    ) -> Result<Vec<R>, RepositoryError> {
-        let load = |connection: &mut SqliteConnection| {
-            let rows = connection.load(statement)?;
-            rows.map(|row| {
-                R::in_order(&mut Columns::of(&row?)).map_err(Error::DeserializationError)
-            })
-            .collect::<Result<Vec<R>, Error>>()
-        };
-        load(self.connection).map_err(|error| classify(error, self.doing))
-    }
-
-    pub(super) fn wide_row<R: InOrder>(
-        &mut self,
-        statement: Statement<'_>,
-    ) -> Result<Option<R>, RepositoryError> {
-        Ok(self.wide_rows(statement)?.into_iter().next())
-    }
-
     /// Reads a run as lists show it.
     pub(super) fn summary(&mut self, id: RunId) -> Result<Option<RunSummary>, RepositoryError> {
         const SQL: &str = select_runs!("WHERE r.namespace = ?1 AND r.id = ?2");
-        self.wide_row::<RunRow>(self.here(SQL).bind(id.as_bytes()))?
+        self.row::<RunRow>(self.here(SQL).bind(id.as_bytes()))?
             .map(RunRow::decode)
             .transpose()
     }
@@ -233,7 +208,7 @@ impl<'c> Transaction<'c> {
     /// Reads a run, whole.
     pub(super) fn run(&mut self, id: RunId) -> Result<Option<Run>, RepositoryError> {
         const SQL: &str = select_whole_runs!("", "WHERE r.namespace = ?1 AND r.id = ?2");
-        self.wide_row::<WholeRunRow>(self.here(SQL).bind(id.as_bytes()))?
+        self.row::<WholeRunRow>(self.here(SQL).bind(id.as_bytes()))?
             .map(WholeRunRow::decode)
             .transpose()
     }
@@ -243,7 +218,7 @@ impl<'c> Transaction<'c> {
         const SQL: &str =
             select_whole_runs!("", concat!("WHERE r.namespace = ?1 AND r.id ", among!()));
         let query = self.here(SQL).bind(super::statement::Value::ids(ids));
-        self.wide_rows::<WholeRunRow>(query)?
+        self.rows::<WholeRunRow>(query)?
             .into_iter()
             .map(|row| row.decode().map(|run| (run.id, run)))
             .collect()

@@ -123,11 +123,11 @@ macro_rules! own_chosen {
                 FROM r
                 WHERE r.worktree_name IS NOT NULL AND (r.id IN (SELECT here.run_id FROM here)) IS NOT TRUE) ",
             // What was inserted is said again rather than joined: parts of a statement have no index.
-            whole_run!(), ",
+            "SELECT k.keyed, ", run_columns!(id, instant, int, tags), ", ", payload_columns!(), ",
                 coalesce(w.planned_by, r.token) AS planned_by, coalesce(w.root, $10) AS root,
                 coalesce(w.path, $11 || r.worktree_name) AS path, coalesce(w.state, 'adding') AS state, w.salvage, w.reason, ",
                 instant!("coalesce(w.created_at, r.updated_at)"), " AS worktree_created_at, ",
-                instant!("coalesce(w.updated_at, r.updated_at)"), " AS worktree_updated_at, k.keyed
+                instant!("coalesce(w.updated_at, r.updated_at)"), " AS worktree_updated_at
             FROM (SELECT ", $keyed, " AS keyed) k LEFT JOIN (
                 r CROSS JOIN (VALUES ($3::uuid, $4::text, $5::text, ", after!("$6"), "))
                     AS l (owner_id, owner_host, owner_process, expires_at)", payload!(), facts!(),

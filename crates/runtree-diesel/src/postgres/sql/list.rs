@@ -83,11 +83,11 @@ macro_rules! measure {
 const MEASURED: &str = concat!(
     "SELECT r.status, r.workflow, r.input_tokens, r.output_tokens, r.cost,
         greatest(",
-    instant!("r.ended_at - r.started_at"),
+    micros!("r.ended_at - r.started_at"),
     ", CASE WHEN r.ended_at - r.started_at IS NULL THEN NULL ELSE 0 END) AS duration,
         CASE WHEN r.started_at >= greatest(r.available_at, r.created_at)
             THEN ",
-    instant!("r.started_at - greatest(r.available_at, r.created_at)"),
+    micros!("r.started_at - greatest(r.available_at, r.created_at)"),
     " END AS waiting"
 );
 

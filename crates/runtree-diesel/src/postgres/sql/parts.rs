@@ -6,9 +6,17 @@ macro_rules! id {
     };
 }
 
+/// A `timestamptz` goes over the wire as it is: to make numbers of ten instants costs the server more than to read them costs us.
 macro_rules! instant {
     ($column:expr) => {
-        concat!("(extract(epoch FROM ", $column, ") * 1000000)::bigint")
+        $column
+    };
+}
+
+/// A duration as a number to reckon with.
+macro_rules! micros {
+    ($interval:expr) => {
+        concat!("(extract(epoch FROM ", $interval, ") * 1000000)::bigint")
     };
 }
 

@@ -338,3 +338,57 @@ async fn a_negative_zero_is_kept_and_equals_the_other() {
         "a text is no number: {answer:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instant_that_others_wrote_out_of_range_is_told_as_corrupt() {
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let claimed = running(&runs).await;
+    let id = claimed.run.id;
+    let beside = created(&runs, &request(NewRun::new("builder"))).await;
+    let get = || async { runs.get(id).await.map(drop) };
+    let list = || async {
+        let page = PageRequest::default();
+        runs.list(&RunFilter::new(), &page).await.map(drop)
+    };
+    let told = |answer: Result<(), RepositoryError>, at: &str, value: &str| {
+        let error = answer.expect_err(value);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{at} {value}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("instant"), "{at} {value}: {text}");
+    };
+    let late = ["infinity", "10000-01-01 00:00:00+00"];
+    let early = ["-infinity", "0001-12-31 23:59:59.999999+00 BC"];
+    // The schema itself lets no update be before the creation.
+    for (at, values) in [
+        ("updated_at", &late[..]),
+        ("created_at", &early),
+        ("available_at", &[late, early].concat()),
+    ] {
+        for value in values {
+            let of = format!("where id = '{}'", id.as_uuid());
+            let was = database.execute(&format!("select {at} from runtree_runs {of}"));
+            let put = |value: &str| {
+                database.execute(&format!("update runtree_runs set {at} = '{value}' {of}"))
+            };
+            put(value);
+            told(get().await, at, value);
+            told(list().await, at, value);
+            assert!(runs.get(beside).await.unwrap().is_some(), "{at} {value}");
+            put(&was);
+            get().await.unwrap();
+            list().await.unwrap();
+        }
+    }
+    // The rows beside that of the run.
+    database.execute("update runtree_run_leases set heartbeat_at = 'infinity'");
+    told(
+        runs.leases(None).await.map(drop),
+        "heartbeat_at",
+        "infinity",
+    );
+    told(runs.explain(id).await.map(drop), "heartbeat_at", "infinity");
+    database.execute("update runtree_run_events set at = '-infinity'");
+    let events = runs.events(id, EventNumber::START, Limit::MAX).await;
+    told(events.map(drop), "at", "-infinity");
+}

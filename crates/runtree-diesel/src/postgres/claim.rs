@@ -184,9 +184,8 @@ impl PostgresRepository {
                 let more = self.claimed_if_free(&wanted, left).await;
                 match more.and_then(|more| decoded(more, site)) {
                     Ok(more) => claimed.extend(more),
-                    Err(error) if error.kind() == ErrorKind::Corrupt => {
-                        tracing::warn!(%error, "runs that were claimed besides cannot be read; their leases will expire");
-                    }
+                    // Told when it was found.
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {}
                     Err(error) => {
                         tracing::debug!(%error, "runs with concurrency keys were left for the next claim");
                     }
@@ -308,12 +307,26 @@ fn within_limits(candidates: Vec<CandidateRow>, limit: i64) -> Result<Vec<RunId>
     Ok(chosen)
 }
 
+/// Reads what was claimed. A run that cannot be read, because others wrote to its row, keeps nobody from the rest: the claim stands.
 fn decoded(
     rows: Vec<ClaimRow>,
     site: Option<&WorktreeSite>,
 ) -> Result<Vec<Claimed>, RepositoryError> {
-    let claimed = rows.into_iter().filter_map(|row| row.claimed);
-    claimed.map(|row| row.decode(site)).collect()
+    let mut claimed = Vec::with_capacity(rows.len());
+    let mut unreadable = None;
+    for row in rows.into_iter().filter_map(|row| row.claimed) {
+        match row.decode(site) {
+            Ok(one) => claimed.push(one),
+            Err(error) => {
+                tracing::warn!(%error, "a run that was claimed cannot be read; its lease will expire");
+                unreadable.get_or_insert(error);
+            }
+        }
+    }
+    match unreadable {
+        Some(error) if claimed.is_empty() => Err(error),
+        Some(_) | None => Ok(claimed),
+    }
 }
 
 impl ClaimedRow {

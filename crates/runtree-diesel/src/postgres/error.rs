@@ -21,6 +21,8 @@ const WORDS: &[(&str, ErrorKind)] = &[
     ("must be owner of", ErrorKind::ReadOnly),
     ("cannot execute", ErrorKind::ReadOnly),
     ("already exists", ErrorKind::Configuration),
+    // A step that replaces what a host's own tables refer to.
+    ("other objects depend on it", ErrorKind::Configuration),
     (
         "no schema has been selected to create in",
         ErrorKind::Configuration,

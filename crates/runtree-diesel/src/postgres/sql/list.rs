@@ -1,8 +1,8 @@
 //! The statements over all runs of a filter, put together from few pieces.
 //!
 //! A page walks the index of its order, from where the last page ended: no other range is written so that an index could serve it,
-//! except conditions that few runs meet and an index knows (a session, a user, a branch, an owner, tags). Those are in the text only where they are
-//! asked for, so that the planner may begin with them and sort what little they leave. All other conditions are in every text, as what
+//! except conditions that few runs meet and an index knows (a session, a user, a branch, tags) or the table of leases does, which is short
+//! (an owner). Those are in the text only where they are asked for, so that the planner may begin with them and sort what little they leave. All other conditions are in every text, as what
 //! each run that is met is asked. So there is a bounded number of texts: nine orders of two directions, first page or not, and
 //! a bit for each of seven conditions; those with more than one such condition are not kept prepared.
 

@@ -392,3 +392,24 @@ async fn an_instant_that_others_wrote_out_of_range_is_told_as_corrupt() {
     let events = runs.events(id, EventNumber::START, Limit::MAX).await;
     told(events.map(drop), "at", "-infinity");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_be_read_keeps_nobody_from_claiming_the_others() {
+    let database = Database::fresh();
+    let runs = database.open().await;
+    let damaged = created(&runs, &request(NewRun::new("builder"))).await;
+    let sound = created(&runs, &request(NewRun::new("builder"))).await;
+    database.execute(&format!(
+        "update runtree_runs set deadline_at = 'infinity' where id = '{}'",
+        damaged.as_uuid()
+    ));
+    let claimed = runs.claim(&claim_of(ClaimOf::ANY, 2)).await.unwrap();
+    let claimed: Vec<RunId> = claimed.iter().map(|one| one.run.id).collect();
+    assert_eq!(claimed, [sound]);
+    // It is somebody's until the lease ends, and is then told.
+    let error = runs.get(damaged).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    database.execute("update runtree_runs set status = 'pending' where deadline_at is not null");
+    let error = runs.claim(&claim_of(ClaimOf::ANY, 2)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}

@@ -179,3 +179,44 @@ async fn a_lease_does_not_expire_because_a_step_took_long() {
         live
     );
 }
+
+/// An index that is built over rows of which older versions stand about is left unused while a transaction is open that began before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_step_built_is_used_at_once_though_a_transaction_has_been_open_for_long() {
+    let database = old_database();
+    let mut reader = database.session().await;
+    reader
+        .batch_execute("begin; select pg_current_xact_id()")
+        .await
+        .unwrap();
+    for table in ["runtree_runs", "runtree_run_leases", "runtree_run_payloads"] {
+        database.execute(&format!("update {table} set namespace = namespace"));
+    }
+    let runs = database.open().await;
+    let unused = "select string_agg(indexrelid::regclass::text, ',') from pg_index
+        where indcheckxmin and indrelid::regclass::text like 'runtree_%'";
+    assert_eq!(database.execute(unused), "");
+    assert_eq!(statuses(&runs).await.len(), 4);
+    reader.batch_execute("commit").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_of_the_hosts_is_named_and_nothing_has_changed() {
+    let database = old_database();
+    database.execute("create table orders (namespace text, run uuid, foreign key (namespace, run) references runtree_runs (namespace, id))");
+    let error = PostgresRepository::connect(&database.url)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(
+        error.to_string().contains("other objects depend on it"),
+        "{error}"
+    );
+    // The step before needed nothing of it.
+    let versions = "select string_agg(version::text, ',') from runtree_schema_info";
+    assert_eq!(database.execute(versions), "1,2");
+    database.execute("alter table orders drop constraint orders_namespace_run_fkey");
+    let runs = database.open().await;
+    database.execute("alter table orders add foreign key (namespace, run) references runtree_runs (namespace, id)");
+    assert_eq!(statuses(&runs).await.len(), 4);
+}

@@ -10,7 +10,7 @@ use runtree_repository::{
 use super::*;
 
 /// Each run and each row of sort keys that has no other side, or another one.
-const DIFFERENT: &str = "
+pub(super) const DIFFERENT: &str = "
     select count(*) from runtree_runs r full join runtree_run_sort_keys k on k.namespace = r.namespace and k.run_id = r.id
     where (r.workflow, coalesce(r.worktree_branch, ''), r.session_id, r.user_id, r.cost, r.input_tokens + r.output_tokens, r.created_at)
         is distinct from (k.workflow, k.branch, k.session_id, k.user_id, k.cost, k.tokens, k.created_at)";

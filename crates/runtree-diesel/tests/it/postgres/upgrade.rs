@@ -1,6 +1,7 @@
 //! Databases of earlier versions, and schemas that people change with their own tools.
 
-use runtree_repository::AnnotateRuns;
+use runtree_repository::id::{IdEnding, Lookup};
+use runtree_repository::{AnnotateRuns, RunOrder, SortKey, UserId};
 
 use super::*;
 
@@ -38,7 +39,7 @@ fn old_database() -> Database {
 
 async fn statuses(runs: &PostgresRepository) -> Vec<RunStatus> {
     let page = PageRequest {
-        order: runtree_repository::RunOrder::OLDEST_FIRST,
+        order: RunOrder::OLDEST_FIRST,
         ..PageRequest::default()
     };
     let page = runs.list(&RunFilter::new(), &page).await.unwrap();
@@ -219,4 +220,57 @@ async fn a_foreign_key_of_the_hosts_is_named_and_nothing_has_changed() {
     let runs = database.open().await;
     database.execute("alter table orders add foreign key (namespace, run) references runtree_runs (namespace, id)");
     assert_eq!(statuses(&runs).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_version_2_knew_of_a_run_orders_and_finds_it_in_version_3() {
+    let database = old_database();
+    database.execute(&PostgresRepository::migrations()[1].up());
+    // Two hosts in one database, a run without anything, and one with all of it.
+    database.execute(
+        "update runtree_runs set user_id = 'somebody', session_id = '01890a5d-ac96-774b-bcce-b302099a8056', worktree_branch = 'topic',
+            cost = 5, input_tokens = 2, output_tokens = 3
+            where id = '01890a5d-ac96-774b-bcce-b302099a8053';
+        insert into runtree_runs (namespace, id, workflow, status, priority, fingerprint, max_attempts, last_event, available_at, created_at,
+            updated_at)
+            select 'other', id, workflow, status, priority, fingerprint, max_attempts, last_event, available_at, created_at, updated_at
+            from runtree_runs where id = '01890a5d-ac96-774b-bcce-b302099a8054'",
+    );
+    let runs = database.open().await;
+    assert_eq!(database.execute(sort_keys::DIFFERENT), "0");
+    assert_eq!(
+        database.execute("select count(*) from runtree_run_sort_keys"),
+        "5"
+    );
+    let whole = "01890a5d-ac96-774b-bcce-b302099a8053";
+    let found = |filter: RunFilter| {
+        let runs = &runs;
+        async move {
+            let page = runs.list(&filter, &PageRequest::default()).await.unwrap();
+            let ids = page.runs.iter().map(|run| run.id.as_uuid().to_string());
+            ids.collect::<Vec<_>>()
+        }
+    };
+    let any = RunFilter::new();
+    assert_eq!(
+        found(any.clone().branch("topic".parse().unwrap())).await,
+        [whole]
+    );
+    let user = UserId::new("somebody").unwrap();
+    assert_eq!(found(any.clone().user(user)).await, [whole]);
+    for by in [SortKey::Cost, SortKey::Tokens, SortKey::Branch] {
+        let page = PageRequest {
+            order: RunOrder::ascending(by),
+            ..PageRequest::default()
+        };
+        let page = runs.list(&any, &page).await.unwrap();
+        assert_eq!(page.runs.len(), 4);
+        assert_eq!(page.runs[3].id.as_uuid().to_string(), whole, "{by:?}");
+    }
+    let id = runs.list(&any, &PageRequest::default()).await.unwrap().runs[0]
+        .id
+        .to_string();
+    let ending = IdEnding::new(&id[id.len() - 8..]).unwrap();
+    let found = runs.find(&ending).await.unwrap();
+    assert!(matches!(found, Lookup::Found(run) if run.id.to_string() == id));
 }

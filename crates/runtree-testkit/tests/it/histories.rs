@@ -481,6 +481,14 @@ fn a_limit_that_was_passed_is_refused() {
     // A lease that is over holds no place.
     told.operations.last_mut().unwrap().answer = Some((140 * MS, claimed(other, 1)));
     assert_eq!(told.broken(), BTreeSet::new());
+    told.operations.last_mut().unwrap().invoked_at = 130 * MS;
+    assert_eq!(told.broken(), BTreeSet::new());
+    // A renewal that failed may not have lengthened it; one that was acknowledged has.
+    told.expectations.failures = vec![Failure::Unavailable];
+    told.say(60, 70, renew(one, 1), Some(failed(Failure::Unavailable)));
+    assert_eq!(told.broken(), BTreeSet::new());
+    told.operations.last_mut().unwrap().answer = Some((70 * MS, Answer::Renewed));
+    assert_eq!(told.broken(), BTreeSet::from([Rule::LimitsHold]));
 }
 
 #[test]

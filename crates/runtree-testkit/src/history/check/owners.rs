@@ -30,6 +30,8 @@ struct Grant {
     invoked_at: u64,
     answered_at: u64,
     lease: u64,
+    /// Whether it was acknowledged; else it may not have been.
+    is_sure: bool,
 }
 
 impl Grant {
@@ -75,8 +77,8 @@ impl<'h> Ownership<'h> {
         grants.sort_by_key(|grant| grant.invoked_at);
         let (mut until, mut known_at) = (u64::MAX, 0);
         for grant in grants {
-            // Of two at once nobody knows which was the last; one without an answer may not have been.
-            let is_last = grant.invoked_at > known_at && grant.answered_at < until;
+            // Of two at once nobody knows which was the last; one that was not acknowledged may not have been.
+            let is_last = grant.is_sure && grant.invoked_at > known_at && grant.answered_at < until;
             until = if is_last {
                 grant.surely_until()
             } else {
@@ -120,6 +122,7 @@ fn grant(operation: &Operation) -> Option<Grant> {
         invoked_at: operation.invoked_at,
         answered_at: operation.answered_at(),
         lease,
+        is_sure: operation.is_applied() || matches!(operation.call, Call::Claim { .. }),
     })
 }
 

@@ -40,6 +40,8 @@ pub enum ErrorKind {
     NotFound,
     /// The worktree was made under another ownership. Leave it alone.
     NotOurs,
+    /// The worktree is locked; the message names by whom and why. Leave it locked, or take the lock off first.
+    Locked,
     /// Another operation works on it right now. Retry later.
     Busy,
     /// The caller's interrupt was triggered and everything begun was undone. Retry when wanted.

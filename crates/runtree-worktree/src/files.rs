@@ -92,6 +92,42 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Makes a file in one step from `beside`, which no other process uses, unless something has its name; tells whether it did.
+///
+/// A reader sees none or all of its bytes, also after a power cut, and nothing is ever replaced.
+pub(crate) fn place_new(beside: &Path, path: &Path, bytes: &[u8]) -> Result<bool> {
+    // What a crash left may be a second name of another file, so it is not written over.
+    remove_file(beside)?;
+    write_new(beside, bytes)?;
+    match move_file(beside, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_file(beside)?;
+            Ok(false)
+        }
+        Err(error) => Err(WorktreeError::io("create", path, error)),
+    }
+}
+
+/// Renames a file unless something has the new name, which is told as [`io::ErrorKind::AlreadyExists`].
+fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return sync_both_parents(from, to),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
+        }
+        Err(error) => return Err(error.into()),
+    }
+    link_file(from, to)
+}
+
+/// Moves a file by a second name, which no system lets replace anything.
+fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to)?;
+    fs::remove_file(from)?;
+    sync_both_parents(from, to)
+}
+
 /// Makes a directory and its parents.
 pub(crate) fn create_directories(path: &Path) -> Result<()> {
     make_directories(path).map_err(|error| WorktreeError::io("create", path, error))
@@ -369,6 +405,31 @@ mod tests {
         let error = rename_directory(&from, &to).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert!(from.exists());
+    }
+
+    #[test]
+    fn a_file_is_placed_whole_and_replaces_nothing_not_even_a_dangling_link() {
+        let place = tempfile::tempdir().unwrap();
+        let (beside, path) = (place.path().join("beside"), place.path().join("path"));
+        assert!(place_new(&beside, &path, b"first").unwrap());
+        // As after a crash between the two halves of a move by a second name.
+        fs::hard_link(&path, &beside).unwrap();
+        assert!(!place_new(&beside, &path, b"second").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert!(!beside.exists());
+
+        fs::write(&beside, "third").unwrap();
+        let error = link_file(&beside, &path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        fs::remove_file(&path).unwrap();
+        link_file(&beside, &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert!(!beside.exists());
+
+        fs::remove_file(&path).unwrap();
+        symlink("nowhere", &path).unwrap();
+        assert!(!place_new(&beside, &path, b"fourth").unwrap());
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
     }
 
     #[test]

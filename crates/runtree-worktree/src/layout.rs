@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{File, TryLockError},
     io,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -189,6 +189,11 @@ impl Ours {
         self.0.join("verified")
     }
 
+    /// git's lock of the worktree while it is written.
+    pub(crate) fn locking(&self) -> PathBuf {
+        self.0.join("locking")
+    }
+
     /// Takes the lock of one worktree, none if another operation has it.
     ///
     /// The file moves with its directory, so the lock holds across the renames of the registration; whoever gets it knows that no
@@ -210,6 +215,17 @@ impl Ours {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(WorktreeError::io("lock", &path, error)),
         }
+    }
+}
+
+/// Tells whether the file at `path` is the one this lock is on: whoever waited for it may hold that of a worktree which is gone.
+pub(crate) fn is_lock_at(lock: &Lock, path: &Path) -> Result<bool> {
+    let fail = |error| WorktreeError::io("look at", path, error);
+    let held = lock.0.metadata().map_err(fail)?;
+    match path.metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+        Err(error) if files::is_absent(&error) => Ok(false),
+        Err(error) => Err(fail(error)),
     }
 }
 

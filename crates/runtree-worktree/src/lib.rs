@@ -1,4 +1,4 @@
-//! The life of a git worktree: added whole, listed, salvaged, removed, restored.
+//! The life of a git worktree: added whole, listed, locked, salvaged, removed, restored.
 //!
 //! ```
 //! use runtree_worktree::{AddWorktree, Checkout, Ownership, RemoveWorktree, Worktrees};
@@ -55,6 +55,8 @@
 //!   modified, staged, untracked, ignored, conflicted and hidden files, commits that only a detached HEAD, a reflog or a private
 //!   reference holds, and on request operations in progress. What changes in between calls the removal off.
 //! - A plan and the removal it foretells are one report type, from one look.
+//! - A lock is never replaced by one of ours, and of many callers of [`Worktrees::lock`] one gets it. Plain git looks and then writes, so
+//!   its `git worktree lock` may write over a lock that came in between.
 //! - Shared configuration, hooks, the stash and other worktrees are not written to.
 //!
 //! # Limits
@@ -84,6 +86,7 @@ mod files;
 pub mod format;
 mod inspect;
 mod layout;
+mod lock;
 mod making;
 mod names;
 mod record;

@@ -78,7 +78,7 @@ impl Worktrees {
     /// Makes a linked worktree: whole, or not at all.
     ///
     /// git sees it from one moment to the next, complete in its registry and locked with a reason that names the ownership; it stays
-    /// locked until [`unlock`](Self::unlock). The checkout leaves submodules alone (their directories are made, empty) and applies
+    /// locked until [`unlock`](Self::unlock) or [`release`](Self::release). The checkout leaves submodules alone (their directories are made, empty) and applies
     /// the repository's filters. Every other failure than a crash undoes branch, registration and directory together; what a crash
     /// leaves, [`recover`](Self::recover) undoes.
     ///

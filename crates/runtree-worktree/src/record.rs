@@ -49,6 +49,12 @@ pub(crate) struct Owner {
 /// The one format there is.
 const FORMAT: u32 = 1;
 
+/// What stands between ownership and holder in the lock a worktree is made with.
+const MADE: &str = " held by ";
+
+/// What stands there in a lock that was asked for.
+const REQUESTED: &str = " locked by ";
+
 impl Owner {
     pub(crate) fn new(worktree: Worktree, holder: LockHolder, reason: Reason) -> Self {
         Self {
@@ -87,26 +93,39 @@ impl Owner {
         }
     }
 
-    /// The text of git's `locked` file.
+    /// The text of git's `locked` file from the making of the worktree on; it does not keep us from removing it.
     pub(crate) fn lock_text(&self) -> String {
-        let mut text = format!(
-            "{}{} held by {}",
-            lock_prefix(),
-            self.ownership,
-            self.holder
-        );
-        if !self.reason.as_str().is_empty() {
+        self.lock_line(MADE, &self.holder, &self.reason)
+    }
+
+    /// The text of git's `locked` file when the worktree was locked by request, against us as well.
+    pub(crate) fn requested_lock_text(&self, holder: &LockHolder, reason: &Reason) -> String {
+        self.lock_line(REQUESTED, holder, reason)
+    }
+
+    fn lock_line(&self, how: &str, holder: &LockHolder, reason: &Reason) -> String {
+        let mut text = format!("{}{}{how}{holder}", lock_prefix(), self.ownership);
+        if !reason.as_str().is_empty() {
             text.push_str(": ");
-            text.push_str(self.reason.as_str());
+            text.push_str(reason.as_str());
         }
         text
     }
 
-    /// Tells whether git's lock with this text is ours, for this ownership.
+    /// Tells whether git's lock with this text is the one from the making, for this ownership.
     pub(crate) fn made_lock(&self, text: &str) -> bool {
+        self.is_lock(text, MADE)
+    }
+
+    /// Tells whether git's lock with this text was requested of us, for this ownership.
+    pub(crate) fn requested_lock(&self, text: &str) -> bool {
+        self.is_lock(text, REQUESTED)
+    }
+
+    fn is_lock(&self, text: &str, how: &str) -> bool {
         text.strip_prefix(&lock_prefix())
             .and_then(|rest| rest.strip_prefix(self.ownership.as_str()))
-            .is_some_and(|rest| rest.starts_with(" held by "))
+            .is_some_and(|rest| rest.starts_with(how))
     }
 
     /// The message in the reflog of a branch that we make, by which it is known for ours.

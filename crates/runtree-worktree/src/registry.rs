@@ -155,7 +155,12 @@ pub(crate) fn read_gitdir(admin: &Path) -> Result<PathBuf, String> {
 pub(crate) fn read_lock(admin: &Path) -> Option<String> {
     match files::read_optional(&admin.join("locked")) {
         Ok(None) => None,
-        Ok(Some(text)) => Some(String::from_utf8_lossy(&text).trim_end().to_owned()),
+        // git's own idea of blanks, at both ends.
+        Ok(Some(text)) => Some(
+            String::from_utf8_lossy(&text)
+                .trim_matches([' ', '\t', '\n', '\r'])
+                .to_owned(),
+        ),
         Err(error) => Some(format!("the lock cannot be read: {error}")),
     }
 }

@@ -1,7 +1,7 @@
 //! How a worktree goes: plan, salvage, rename to the trash, look again, delete, registration, branch.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use crate::{
     error::{ErrorKind, Result, WorktreeError},
     files::{self, Identity},
     layout::{self, Ours},
+    lock,
     names::{Ownership, SalvageRef},
     record::{Owner, Removing},
     recover::clear_retired,
@@ -135,27 +136,6 @@ impl Worktrees {
             }
         }
         Ok(removal)
-    }
-
-    /// Takes our lock off a worktree, so that git's own commands may move, prune and remove it; tells whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::NotOurs`], [`ErrorKind::Unfinished`], and those of the file system. A lock of somebody else
-    /// is left, and the answer is `false`.
-    pub fn unlock(&self, name: &DirectoryName, ownership: &Ownership) -> Result<bool> {
-        let admin = self.inner.layout.admin(name.as_str());
-        let owner = self.owned(name, ownership)?;
-        match registry::read_lock(&admin) {
-            Some(text) if owner.made_lock(&text) => {
-                let path = admin.join("locked");
-                fs::remove_file(&path)
-                    .map_err(|error| WorktreeError::io("remove", &path, error))?;
-                files::sync_directory(&admin)?;
-                Ok(true)
-            }
-            Some(_) | None => Ok(false),
-        }
     }
 
     /// Finds a finished worktree by its name and the token it was made under.
@@ -417,8 +397,9 @@ impl Worktrees {
         let ours = Ours::inside(admin);
         removing.write(&ours)?;
         // While its directory is away, git must not take the registration for an orphan.
+        // A lock that is there, or comes at this moment, does that too; whether it calls the removal off is looked at below.
         if registry::read_lock(admin).is_none() {
-            files::replace(&admin.join("locked"), owner.lock_text().as_bytes())?;
+            lock::put(admin, &owner.lock_text())?;
         }
         let moved = journey
             .reached(Step::Journalled)

@@ -378,7 +378,7 @@ pub enum KeepReason {
     Persistent,
     /// Its making was not finished; `recover` deals with it.
     NotReady,
-    /// It is locked, and not by us.
+    /// It is locked, by somebody else or by [`lock`](crate::Worktrees::lock).
     Locked(String),
     /// Its directory is missing, and it cannot be told whether it is on a disk that is not mounted.
     DirectoryMissing,

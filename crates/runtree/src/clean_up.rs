@@ -166,7 +166,8 @@ impl Inner {
     async fn unlock(&self, worktree: &WorktreeRecord) -> Result<()> {
         let name = worktree.wanted.name.clone();
         let ownership = names::ownership(worktree.key)?;
-        self.git(move |worktrees| worktrees.unlock(&name, &ownership))
+        // What somebody locked by request since stays locked.
+        self.git(move |worktrees| worktrees.release(&name, &ownership))
             .await?;
         Ok(())
     }

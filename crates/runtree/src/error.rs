@@ -153,6 +153,7 @@ impl From<WorktreeError> for Error {
             Tree::BranchMoved
             | Tree::Unfinished
             | Tree::NotOurs
+            | Tree::Locked
             | Tree::Busy
             | Tree::Interrupted
             | Tree::Stopped

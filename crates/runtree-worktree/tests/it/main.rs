@@ -9,6 +9,7 @@ mod add;
 mod child;
 mod commit;
 mod crash;
+mod lock;
 mod parallel;
 mod recover;
 mod removal_races;

@@ -9,8 +9,8 @@ use runtree::repository::{
     WorktreeState,
 };
 use runtree::status::EndReason;
-use runtree::worktree::{Author, CommitRequest};
-use runtree::{ErrorKind, Kill, Killed, NewRun, RunStatus, Supervised, WorktreeFate};
+use runtree::worktree::{Author, CommitRequest, Reason};
+use runtree::{ErrorKind, Kill, Killed, NewRun, RunStatus, Supervised, WorktreeFate, Worktrees};
 use runtree_diesel::{PostgresRepository, SqliteRepository};
 use runtree_testkit::git::git;
 use runtree_testkit::postgres::TestPostgres;
@@ -125,6 +125,27 @@ async fn a_persistent_worktree_stays_and_belongs_to_people_afterwards() {
         ["worktree", "remove", path.to_str().unwrap()],
     );
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_kept_worktree_that_somebody_locked_by_request_stays_locked() {
+    let world = World::new();
+    let coordinator = world.coordinator().await;
+    let run = coordinator
+        .start(NewRun::new("notes").persistent())
+        .await
+        .unwrap();
+    let worktree = run.worktree().clone();
+    run.complete(json!(null)).await.unwrap();
+    let worktrees = Worktrees::open(world.git.path()).unwrap();
+    let why = Reason::new("under review").unwrap();
+    worktrees
+        .lock(worktree.name(), worktree.ownership(), &why)
+        .unwrap();
+    assert!(coordinator.recover().await.unwrap().left.is_empty());
+    let list = worktrees.list().unwrap();
+    let locked = list[1].locked().unwrap();
+    assert!(locked.ends_with("under review"), "{locked}");
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ impl Bench {
         }
         let rows = group.sides.into_iter().zip(samples);
         let rows = rows.map(|(side, samples)| Row::new(side.name, side.goal, samples));
-        Report::new(group.name, group.reference, rows.collect())
+        Report::new(group.name, &group.references, rows.collect())
     }
 
     /// Finds how often a side must work to fill a sample.
@@ -191,7 +191,7 @@ impl Bench {
 #[derive(Debug)]
 pub struct Group<'a> {
     name: &'a str,
-    reference: Option<usize>,
+    references: Vec<usize>,
     sides: Vec<Side<'a>>,
 }
 
@@ -201,16 +201,15 @@ impl<'a> Group<'a> {
     pub const fn new(name: &'a str) -> Self {
         Self {
             name,
-            reference: None,
+            references: Vec::new(),
             sides: Vec::new(),
         }
     }
 
-    /// Adds the side that the others are compared with.
+    /// Adds a side that the others are compared with; of several it is the fastest.
     #[must_use]
-    pub fn reference<T: 'a>(mut self, name: &'a str, work: impl FnMut() -> T + 'a) -> Self {
-        self.reference = Some(self.sides.len());
-        self.side(name, work)
+    pub fn reference<T: 'a>(self, name: &'a str, work: impl FnMut() -> T + 'a) -> Self {
+        self.timed_reference(name, repeated(work))
     }
 
     /// Adds a side.
@@ -225,11 +224,15 @@ impl<'a> Group<'a> {
         self.timed(name, Some(goal), repeated(work))
     }
 
-    /// Adds the side that the others are compared with, which takes its own time.
+    /// Adds a side that the others are compared with, which takes its own time; of several it is the fastest.
     #[must_use]
-    pub fn timed_reference(self, name: &'a str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
-        let reference = Some(self.sides.len());
-        Self { reference, ..self }.timed(name, None, work)
+    pub fn timed_reference(
+        mut self,
+        name: &'a str,
+        work: impl FnMut(u64) -> Duration + 'a,
+    ) -> Self {
+        self.references.push(self.sides.len());
+        self.timed(name, None, work)
     }
 
     /// Adds a side that takes its own time.

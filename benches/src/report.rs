@@ -47,7 +47,11 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(name: &str, reference: Option<usize>, rows: Vec<Row>) -> Self {
+    /// Makes a report whose rows are compared with the fastest of the references.
+    pub(crate) fn new(name: &str, references: &[usize], rows: Vec<Row>) -> Self {
+        let median = |index: &usize| rows[*index].median;
+        let reference = references.iter().copied();
+        let reference = reference.min_by(|one, other| median(one).total_cmp(&median(other)));
         Self {
             name: name.to_owned(),
             reference,
@@ -126,7 +130,7 @@ mod tests {
             Row::new("old", None, vec![30.0, 10.0, 20.0]),
             Row::new("new", Some(0.9), vec![5.0, 90.0, 10.0]),
         ];
-        let table = Report::new("copy", Some(0), rows).to_string();
+        let table = Report::new("copy", &[0], rows).to_string();
         let lines: Vec<&str> = table.lines().skip(1).collect();
         assert_eq!(
             lines,
@@ -139,13 +143,28 @@ mod tests {
     }
 
     #[test]
+    fn of_several_references_the_fastest_one_is_compared_with() {
+        let rows = vec![
+            Row::new("one thread", None, vec![40.0]),
+            Row::new("two threads", None, vec![20.0]),
+            Row::new("new", Some(0.6), vec![10.0]),
+        ];
+        let table = Report::new("copy", &[0, 1], rows).to_string();
+        assert!(table.contains("| ratio to two threads |"), "{table}");
+        assert!(
+            table.contains("| new | 10.0 | 10.0 | 10.0 | 0.50 | 0.60 |"),
+            "{table}"
+        );
+    }
+
+    #[test]
     fn slow_work_is_shown_in_larger_units() {
         for (nanos, text) in [
             (9_000.0, "9000.0"),
             (90_000.0, "90.0"),
             (90_000_000.0, "90.0"),
         ] {
-            let table = Report::new("copy", None, vec![Row::new("side", None, vec![nanos])]);
+            let table = Report::new("copy", &[], vec![Row::new("side", None, vec![nanos])]);
             assert!(table.to_string().contains(text), "{table}");
         }
     }

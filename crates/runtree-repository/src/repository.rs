@@ -147,7 +147,8 @@ pub trait OwnRuns: Send + Sync {
     /// handed on. A claim of one run that is not to be had is answered by an empty list.
     ///
     /// # Errors
-    /// What the store cannot do.
+    /// What the store cannot do. [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where others wrote to a run's row what cannot be read: a
+    /// store claims nothing then, or leaves that run owned until its lease expires and answers the others.
     ///
     /// # Durability
     /// When the answer is lost, the runs are owned until the lease expires; they are then rescued.
